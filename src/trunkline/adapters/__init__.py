@@ -1,0 +1,1 @@
+"""Rooms of variants: each room implements one port. A room never imports another; only `wiring` knows them by name."""

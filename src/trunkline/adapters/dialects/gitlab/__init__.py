@@ -1,0 +1,1 @@
+"""`.gitlab-ci.yml` as GitLab documents it. Reading order: keywords, mistakes, merging, parts, jobs, dialect."""

@@ -1,0 +1,62 @@
+"""The words of `.gitlab-ci.yml`: which are known where, and which of them Trunkline can't act on yet.
+
+Source: GitLab's CI/CD YAML reference (version 18). The tables drive validation, hints and the generated compatibility page.
+"""
+
+GLOBAL = frozenset("default include stages variables workflow image services before_script after_script cache spec types".split())
+
+JOB = frozenset(
+    "after_script allow_failure artifacts before_script cache coverage dast_configuration dependencies environment except extends hooks identity "
+    "id_tokens image inherit inputs interruptible manual_confirmation needs only pages parallel publish release resource_group retry rules run script "
+    "secrets services stage start_in tags timeout trigger variables when".split()
+)
+
+DEFAULT = frozenset(
+    "after_script artifacts before_script cache hooks id_tokens identity image interruptible retry services tags timeout".split()
+)
+
+NOT_YET = {
+    "dast_configuration": "is ignored",
+    "hooks": "is ignored: pre_get_sources_script does not run",
+    "id_tokens": "is ignored: the job gets no token",
+    "identity": "is ignored",
+    "inputs": "is ignored",
+    "manual_confirmation": "is ignored: the job starts without asking again",
+    "pages": "is ignored: the files are kept as artifacts, no site is published",
+    "publish": "is ignored: the files are kept as artifacts, no site is published",
+    "release": "is ignored: no release is made",
+    "resource_group": "is recorded, but jobs of one group may still run at the same time",
+    "secrets": "is ignored: the job gets no secret",
+}
+
+CANT_RUN = {
+    "run": "steps (`run:`) are not supported yet",
+    "trigger": "downstream pipelines (`trigger:`) are not supported yet",
+}
+
+ARTIFACTS = frozenset("paths exclude expire_in expose_as name untracked when reports public access".split())
+CACHE = frozenset("key paths untracked when policy unprotect fallback_keys".split())
+RULE = frozenset("if changes exists when allow_failure variables needs interruptible start_in auto_cancel".split())
+WORKFLOW = frozenset("rules name auto_cancel".split())
+NEED = frozenset("job artifacts optional parallel pipeline project ref".split())
+ONLY = frozenset("refs variables changes kubernetes".split())
+ENVIRONMENT = frozenset("name url action on_stop auto_stop_in deployment_tier kubernetes".split())
+RETRY = frozenset("max when exit_codes".split())
+IMAGE = frozenset("name entrypoint pull_policy docker kubernetes".split())
+SERVICE = frozenset("name alias entrypoint command variables pull_policy docker kubernetes".split())
+
+REPORTS = frozenset(
+    "accessibility annotations api_fuzzing browser_performance cluster_image_scanning codequality container_scanning coverage_fuzzing coverage_report "
+    "cyclonedx dast dependency_scanning dotenv junit license_scanning load_performance lsif metrics performance repository_xray requirements "
+    "requirements_v2 sarif sast secret_detection terraform".split()
+)
+READ_REPORTS = frozenset(("junit", "coverage_report", "dotenv"))
+
+REF_KEYWORDS = frozenset(
+    "api branches chat external external_pull_requests merge_requests pipelines pushes schedules tags triggers web".split()
+)
+RETRY_REASONS = frozenset(
+    "always unknown_failure script_failure api_failure stuck_or_timeout_failure runner_system_failure runner_unsupported stale_schedule "
+    "job_execution_timeout archived_failure unmet_prerequisites scheduler_failure data_integrity_failure forward_deployment_failure".split()
+)
+STAGES = ("build", "test", "deploy")

@@ -1,0 +1,69 @@
+"""Path patterns as Ruby's File.fnmatch with FNM_PATHNAME, FNM_DOTMATCH and FNM_EXTGLOB reads them: `**/`, `*`, `?`, `[a-z]`, `{a,b}`.
+
+The source of the rules: Ruby's documentation of File.fnmatch. `*` and `?` never cross a slash; `**/` crosses any number.
+"""
+
+import re
+from functools import lru_cache
+
+
+@lru_cache(maxsize=4096)
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression that a whole path must match."""
+    return re.compile("".join(_parts(pattern)) + r"\Z", re.DOTALL)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Say whether the whole path matches."""
+    return compiled(pattern).match(path) is not None
+
+
+def has_magic(pattern: str) -> bool:
+    """Say whether the pattern can match anything but itself."""
+    return any(c in pattern for c in "*?[{")
+
+
+def _parts(pattern: str) -> list[str]:
+    out: list[str] = []
+    i, depth = 0, 0
+    while i < len(pattern):
+        c = pattern[i]
+        i += 1
+        at_start = i == 1 or pattern[i - 2] == "/"
+        if c == "*":
+            if at_start and pattern.startswith("*/", i):
+                while pattern.startswith("*/", i):
+                    i += 2
+                    if pattern.startswith("**/", i):
+                        i += 1
+                out.append("(?:[^/]+/)*")
+            else:
+                while i < len(pattern) and pattern[i] == "*":
+                    i += 1
+                out.append("[^/]*")
+        elif c == "?":
+            out.append("[^/]")
+        elif c == "[":
+            end = pattern.find("]", i + 1)
+            if end < 0:
+                out.append(r"\[")
+                continue
+            body = pattern[i:end]
+            negated = body[:1] in ("!", "^")
+            body = (body[1:] if negated else body).replace("\\", r"\\").replace("[", r"\[")
+            out.append(f"(?!/)[{'^' if negated else ''}{body}]")
+            i = end + 1
+        elif c == "{" and "}" in pattern[i:]:
+            depth += 1
+            out.append("(?:")
+        elif c == "}" and depth:
+            depth -= 1
+            out.append(")")
+        elif c == "," and depth:
+            out.append("|")
+        elif c == "\\" and i < len(pattern):
+            out.append(re.escape(pattern[i]))
+            i += 1
+        else:
+            out.append(re.escape(c))
+    return out

@@ -1,0 +1,177 @@
+"""The conditions of `rules:if` and `only:variables`: parsed once, evaluated against variables, with the values kept for `why`.
+
+Grammar and meaning: GitLab's documentation of CI/CD job rules. Precedence from loose to tight: `||`, `&&`, comparison. A variable that is not
+defined is null; null and '' are false, any other value is true. A pattern may also come from a variable that holds `/pattern/flags`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MAX_DEPTH = 200
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<variable>\$[a-zA-Z_][a-zA-Z0-9_]*|\$\{[a-zA-Z_][a-zA-Z0-9_]*\})"
+    r"|(?P<string>\"[^\"]*\"|'[^']*')"
+    r"|(?P<pattern>/(?:\\.|[^/\\])*/[a-zA-Z]*)"
+    r"|(?P<operator>==|!=|=~|!~|&&|\|\||\(|\))"
+    r"|(?P<null>null\b))"
+)
+_FLAGS = {"i": re.IGNORECASE, "m": re.DOTALL, "s": re.DOTALL}
+
+
+class ConditionMistake(ValueError):
+    """The text is no condition; `offset` is where in it, from 0."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A node: op is one of variable, string, null, pattern (with `text`), ==, !=, =~, !~, &&, ||."""
+
+    op: str
+    text: str = ""
+    left: "Condition | None" = None
+    right: "Condition | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The outcome of a condition and the variables it looked at, with None for an undefined one."""
+
+    holds: bool
+    seen: tuple[tuple[str, str | None], ...] = ()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.tokens: list[tuple[str, str, int]] = []
+        at = 0
+        while at < len(text.rstrip()):
+            match = _TOKEN.match(text, at)
+            if match is None or match.lastgroup is None:
+                start = at + len(text[at:]) - len(text[at:].lstrip())
+                raise ConditionMistake(f"can't read {text[start : start + 12]!r} here", start)
+            self.tokens.append((match.lastgroup, match.group(match.lastgroup), match.start(match.lastgroup)))
+            at = match.end()
+        self.end = len(text)
+        self.at = 0
+        self.depth = 0
+
+    def peek(self) -> str:
+        if self.at < len(self.tokens) and self.tokens[self.at][0] == "operator":
+            return self.tokens[self.at][1]
+        return ""
+
+    def binary(self, level: int) -> Condition:
+        if level == len(_LEVELS):
+            return self.operand()
+        left = self.binary(level + 1)
+        while self.peek() in _LEVELS[level]:
+            op, offset = self.tokens[self.at][1:]
+            self.at += 1
+            right = self.binary(level + 1)
+            if op in ("=~", "!~") and right.op not in ("pattern", "variable"):
+                raise ConditionMistake(f"{op} needs a /pattern/ or a variable on its right", offset)
+            left = Condition(op, left=left, right=right)
+        return left
+
+    def operand(self) -> Condition:
+        if self.at >= len(self.tokens):
+            raise ConditionMistake("something is missing at the end", max(0, self.end - 1))
+        kind, text, offset = self.tokens[self.at]
+        self.at += 1
+        if kind == "variable":
+            return Condition("variable", text.strip("${}"))
+        if kind == "string":
+            return Condition("string", text[1:-1])
+        if kind == "null":
+            return Condition("null")
+        if kind == "pattern":
+            _compiled(text, offset)
+            return Condition("pattern", text)
+        if text != "(":
+            raise ConditionMistake(f"{text!r} can't stand here", offset)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ConditionMistake(f"more than {MAX_DEPTH} brackets inside one another", offset)
+        inner = self.binary(0)
+        if self.peek() != ")":
+            raise ConditionMistake("this '(' is never closed", offset)
+        self.at += 1
+        self.depth -= 1
+        return inner
+
+
+_LEVELS = (("||",), ("&&",), ("==", "!=", "=~", "!~"))
+
+
+def _compiled(literal: str, offset: int = 0) -> re.Pattern[str]:
+    body, _, flags = literal[1:].rpartition("/")
+    options = re.NOFLAG
+    for flag in flags:
+        options |= _FLAGS.get(flag, re.NOFLAG)
+    body = body.replace(r"\/", "/").replace(r"\A", "^" if "m" not in flags else r"\A").replace(r"\z", r"\Z")
+    try:
+        return re.compile(body, options | re.MULTILINE)
+    except (re.error, OverflowError, RecursionError) as mistake:
+        raise ConditionMistake(f"/{body}/ is no pattern: {mistake}", offset) from None
+
+
+def parse(text: str) -> Condition:
+    """Parse a condition; raises ConditionMistake with the offset of the first mistake."""
+    parser = _Parser(text)
+    if not parser.tokens:
+        raise ConditionMistake("the condition is empty", 0)
+    tree = parser.binary(0)
+    if parser.at < len(parser.tokens):
+        raise ConditionMistake(f"{parser.tokens[parser.at][1]!r} can't stand here", parser.tokens[parser.at][2])
+    return tree
+
+
+def judge(condition: Condition, variables: Mapping[str, str]) -> Judged:
+    """Evaluate a condition and say which variables it looked at."""
+    seen: dict[str, str | None] = {}
+
+    def value(node: Condition) -> str | bool | None:
+        match node.op:
+            case "variable":
+                seen[node.text] = variables.get(node.text)
+                return seen[node.text]
+            case "string" | "pattern":
+                return node.text
+            case "null":
+                return None
+            case "&&":
+                return value(node.left) and value(node.right) if node.left and node.right else None
+            case "||":
+                return value(node.left) or value(node.right) if node.left and node.right else None
+        assert node.left is not None
+        assert node.right is not None
+        left, right = value(node.left), value(node.right)
+        match node.op:
+            case "==":
+                return left == right
+            case "!=":
+                return left != right
+            case "=~":
+                return _finds(left, right)
+            case _:
+                return not _finds(left, right)
+
+    result = value(condition)
+    return Judged(bool(result), tuple(seen.items()))
+
+
+def _finds(left: str | bool | None, right: str | bool | None) -> bool:
+    if not isinstance(left, str) or not isinstance(right, str):
+        return False
+    if len(right) < 2 or not right.startswith("/") or "/" not in right[1:]:
+        return False
+    try:
+        return _compiled(right).search(left) is not None
+    except ConditionMistake:
+        return False

@@ -1,0 +1,48 @@
+"""What happened at a forge (or on a laptop) that may start a run, as one frozen value."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class EventKind(Enum):
+    """The kinds of event; the values are the words that GitLab puts into CI_PIPELINE_SOURCE."""
+
+    PUSH = "push"
+    MANUAL = "web"
+    SCHEDULE = "schedule"
+    API = "api"
+    CHANGE_REQUEST = "merge_request_event"
+
+
+ZERO_SHA = "0" * 40
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A commit and what is known of it. `time` is ISO 8601."""
+
+    sha: str
+    title: str = ""
+    message: str = ""
+    author_name: str = ""
+    author_email: str = ""
+    time: str = ""
+
+    @property
+    def short(self) -> str:
+        return self.sha[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. `ref` is a branch or tag name; `changed` is None where no comparison exists (new branch, tag, schedule)."""
+
+    kind: EventKind
+    ref: str
+    revision: Revision
+    is_tag: bool = False
+    before: str = ZERO_SHA
+    changed: tuple[str, ...] | None = None
+    target: str = ""
+    user: str = ""
+    variables: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,189 @@
+"""What shall run: a pipeline after its dialect has been compiled away. Nothing here knows how it was written.
+
+`Pipeline` holds `Job`s with conditions still open; `pipeline.plan` decides them for one event and makes a `Run`.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from trunkline.model.conditions import Condition
+from trunkline.model.diagnostics import Place
+from trunkline.model.variables import Variable
+
+
+class When(Enum):
+    """What must have become of the jobs before, for a job to run. NEVER exists only in rules."""
+
+    ON_SUCCESS = "on_success"
+    ON_FAILURE = "on_failure"
+    ALWAYS = "always"
+    MANUAL = "manual"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class AllowFailure:
+    """Whether a failure leaves the run green: always, or only with these exit codes."""
+
+    always: bool = False
+    exit_codes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A job that must have ended first. `artifacts`: fetch its artifacts; `optional`: it need not exist."""
+
+    job: str
+    artifacts: bool = True
+    optional: bool = False
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of a rules list: all its conditions must hold; the first entry that holds decides."""
+
+    text: str
+    place: Place
+    condition: Condition | None = None
+    changes: tuple[str, ...] | None = None
+    exists: tuple[str, ...] | None = None
+    when: When | None = None
+    allow_failure: AllowFailure | None = None
+    variables: tuple[Variable, ...] = ()
+    needs: tuple[Need, ...] | None = None
+    interruptible: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefPolicy:
+    """An `only` or `except`: keywords, names or /patterns/ of refs, conditions on variables, changed paths. Empty parts ask nothing."""
+
+    place: Place
+    refs: tuple[str, ...] = ()
+    variables: tuple[tuple[str, Condition], ...] = ()
+    changes: tuple[str, ...] = ()
+    kubernetes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A container image as it was asked for."""
+
+    name: str
+    place: Place
+    entrypoint: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A container that runs beside the job."""
+
+    name: str
+    place: Place
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSpec:
+    """A file or pattern that the job leaves for `reporting`: junit, cobertura, dotenv, ..."""
+
+    kind: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """What is kept of a job. `expire_in` is in seconds, None for never."""
+
+    paths: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    untracked: bool = False
+    name: str = ""
+    when: When = When.ON_SUCCESS
+    expire_in: float | None = 30 * 86400.0
+    expose_as: str = ""
+    reports: tuple[ReportSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Reusable input. With `key_files` the key is a digest of those files behind `key` as prefix. `policy`: pull-push, pull or push."""
+
+    key: str = "default"
+    key_files: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    untracked: bool = False
+    policy: str = "pull-push"
+    when: When = When.ON_SUCCESS
+    fallback_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a failed job starts again, and for which reasons; no reasons and no codes means all."""
+
+    most: int = 0
+    reasons: tuple[str, ...] = ()
+    exit_codes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSpec:
+    """The environment that a job deploys to; name and url may hold references."""
+
+    name: str
+    url: str = ""
+    action: str = "start"
+    on_stop: str = ""
+    tier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job. `needs` None means: after all jobs of the earlier stages. `script` lists keep the lines as written."""
+
+    name: str
+    stage: str
+    place: Place
+    script: tuple[str, ...] = ()
+    before_script: tuple[str, ...] = ()
+    after_script: tuple[str, ...] = ()
+    variables: tuple[Variable, ...] = ()
+    rules: tuple[Rule, ...] | None = None
+    only: RefPolicy | None = None
+    except_: RefPolicy | None = None
+    when: When = When.ON_SUCCESS
+    allow_failure: AllowFailure | None = None
+    needs: tuple[Need, ...] | None = None
+    dependencies: tuple[str, ...] | None = None
+    image: Image | None = None
+    services: tuple[Service, ...] = ()
+    tags: tuple[str, ...] = ()
+    artifacts: Artifacts | None = None
+    caches: tuple[Cache, ...] = ()
+    retry: Retry = field(default_factory=Retry)
+    timeout: float | None = None
+    interruptible: bool = False
+    environment: EnvironmentSpec | None = None
+    coverage: str = ""
+    resource_group: str = ""
+    group: str = ""
+    node_index: int = 0
+    node_total: int = 1
+    inherit_variables: tuple[str, ...] | None = None
+    unsupported: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """All jobs that a commit's files define. `files` are the paths that were read, in order."""
+
+    dialect: str
+    stages: tuple[str, ...]
+    jobs: tuple[Job, ...]
+    variables: tuple[Variable, ...] = ()
+    workflow: tuple[Rule, ...] | None = None
+    name: str = ""
+    files: tuple[str, ...] = ()
+    cancels_redundant: bool = True

@@ -1,0 +1,143 @@
+"""One execution of a pipeline: runs, the jobs in them, how they ended, and the facts that other rooms react to."""
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from trunkline.model.events import Event
+from trunkline.model.pipelines import AllowFailure, Job, When
+
+
+class Status(Enum):
+    """Where a job or a run stands. CREATED waits for other jobs, QUEUED for a runner, MANUAL for a person."""
+
+    CREATED = "created"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    SKIPPED = "skipped"
+    MANUAL = "manual"
+
+    @property
+    def is_final(self) -> bool:
+        return self in _FINAL
+
+
+_FINAL = (Status.PASSED, Status.FAILED, Status.CANCELED, Status.SKIPPED)
+
+
+class Reason(Enum):
+    """Why a job failed; the values are GitLab's words where it has one."""
+
+    NONE = ""
+    SCRIPT = "script_failure"
+    TIMEOUT = "job_execution_timeout"
+    UNSUPPORTED = "runner_unsupported"
+    SYSTEM = "runner_system_failure"
+    INTERRUPTED = "runner_interrupted"
+    ARTIFACTS = "missing_dependency_failure"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a job is in the run or not, in the dialect's own terms; `rule` is the text that decided and `line` where it stands."""
+
+    job: str
+    created: bool
+    because: str
+    rule: str = ""
+    file: str = ""
+    line: int = 0
+    seen: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """One job in one run. `id` is unique on a server; `attempt` counts from 1; times are seconds since the epoch."""
+
+    id: int
+    job: Job
+    status: Status
+    when: When
+    allow_failure: AllowFailure
+    attempt: int = 1
+    needs: tuple[str, ...] | None = None
+    reason: Reason = Reason.NONE
+    message: str = ""
+    exit_code: int | None = None
+    queued_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    coverage: float | None = None
+    environment_note: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether this job's failure, as it happened, leaves the run green."""
+        return self.allow_failure.always or (self.exit_code is not None and self.exit_code in self.allow_failure.exit_codes)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a pipeline for one event. `number` counts within the project."""
+
+    id: int
+    project: str
+    number: int
+    event: Event
+    status: Status
+    jobs: tuple[JobRun, ...]
+    stages: tuple[str, ...]
+    decisions: tuple[Decision, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    name: str = ""
+    dialect: str = "gitlab"
+    created_at: float = 0.0
+    finished_at: float | None = None
+
+    def job(self, name: str) -> JobRun:
+        """Return the job of that name; raises KeyError."""
+        for job in self.jobs:
+            if job.job.name == name:
+                return job
+        raise KeyError(name)
+
+    def with_jobs(self, changed: "dict[str, JobRun]") -> "Run":
+        """Return the run with these jobs in place of their namesakes."""
+        return replace(self, jobs=tuple(changed.get(j.job.name, j) for j in self.jobs))
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What came of one attempt."""
+
+    job: str
+    status: Status
+    reason: Reason = Reason.NONE
+    message: str = ""
+    exit_code: int | None = None
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    coverage: float | None = None
+    environment_note: str = ""
+    dotenv: tuple[tuple[str, str], ...] = ()
+    log_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that became true, saved with the state that made it true. `kind` is one of FACTS."""
+
+    kind: str
+    run: int
+    job: str = ""
+    detail: tuple[tuple[str, str], ...] = field(default=())
+
+
+FACTS = ("RunPlanned", "JobQueued", "JobStarted", "JobFinished", "JobRetried", "RunFinished")

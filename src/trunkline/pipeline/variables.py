@@ -1,0 +1,89 @@
+"""The predefined variables: what a job may know of its event, project and run. Names and meaning as GitLab documents them."""
+
+import re
+
+from trunkline.model.events import Event, EventKind
+from trunkline.model.pipelines import Job
+
+
+def slug(text: str, most: int = 63) -> str:
+    """Return a text as it may stand in a host name: lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]", "-", text.lower())[:most].strip("-")
+
+
+def event_variables(event: Event, project: str, default_branch: str = "main", server: str = "") -> dict[str, str]:
+    """Return what is known before any job is: the variables that rules and includes may ask for."""
+    r = event.revision
+    namespace, _, name = project.rpartition("/")
+    host = server.split("://", 1)[-1].split("/", 1)[0]
+    values = {
+        "CI": "true",
+        "GITLAB_CI": "true",
+        "TRUNKLINE": "true",
+        "CI_SERVER": "yes",
+        "CI_SERVER_NAME": "Trunkline",
+        "CI_COMMIT_SHA": r.sha,
+        "CI_COMMIT_SHORT_SHA": r.short,
+        "CI_COMMIT_BEFORE_SHA": event.before,
+        "CI_COMMIT_REF_NAME": event.ref,
+        "CI_COMMIT_REF_SLUG": slug(event.ref),
+        "CI_COMMIT_TITLE": r.title,
+        "CI_COMMIT_MESSAGE": r.message,
+        "CI_COMMIT_DESCRIPTION": r.message.partition("\n")[2].strip(),
+        "CI_COMMIT_AUTHOR": f"{r.author_name} <{r.author_email}>",
+        "CI_COMMIT_TIMESTAMP": r.time,
+        "CI_COMMIT_REF_PROTECTED": "true" if event.ref == default_branch or event.is_tag else "false",
+        "CI_PIPELINE_SOURCE": event.kind.value,
+        "CI_PROJECT_NAME": name,
+        "CI_PROJECT_TITLE": name,
+        "CI_PROJECT_PATH": project,
+        "CI_PROJECT_PATH_SLUG": slug(project),
+        "CI_PROJECT_NAMESPACE": namespace,
+        "CI_PROJECT_ROOT_NAMESPACE": namespace.split("/")[0],
+        "CI_PROJECT_VISIBILITY": "private",
+        "CI_DEFAULT_BRANCH": default_branch,
+        "CI_CONFIG_PATH": ".gitlab-ci.yml",
+        "GITLAB_USER_LOGIN": event.user,
+        "GITLAB_USER_NAME": r.author_name,
+        "GITLAB_USER_EMAIL": r.author_email,
+    }
+    if server:
+        values |= {
+            "CI_SERVER_URL": server,
+            "CI_SERVER_HOST": host.split(":")[0],
+            "CI_SERVER_FQDN": host,
+            "CI_SERVER_PROTOCOL": server.split("://")[0],
+            "CI_PROJECT_URL": f"{server}/{project}",
+            "CI_REPOSITORY_URL": f"{server}/{project}.git",
+        }
+    if event.kind is EventKind.CHANGE_REQUEST:
+        values |= {
+            "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME": event.ref,
+            "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": event.target or default_branch,
+            "CI_MERGE_REQUEST_EVENT_TYPE": "detached",
+            "CI_MERGE_REQUEST_PROJECT_PATH": project,
+            "CI_MERGE_REQUEST_TITLE": r.title,
+            "CI_MERGE_REQUEST_IID": "1",
+            "CI_MERGE_REQUEST_ID": "1",
+        }
+    elif event.is_tag:
+        values["CI_COMMIT_TAG"] = event.ref
+    else:
+        values["CI_COMMIT_BRANCH"] = event.ref
+    return values
+
+
+def job_variables(job: Job) -> dict[str, str]:
+    """Return what a job knows of itself."""
+    values = {
+        "CI_JOB_NAME": job.name,
+        "CI_JOB_NAME_SLUG": slug(job.name),
+        "CI_JOB_STAGE": job.stage,
+        "CI_JOB_GROUP_NAME": job.group or job.name,
+        "CI_NODE_TOTAL": str(job.node_total),
+    }
+    if job.node_index:
+        values["CI_NODE_INDEX"] = str(job.node_index)
+    if job.image:
+        values["CI_JOB_IMAGE"] = job.image.name
+    return values

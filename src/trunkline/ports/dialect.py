@@ -1,0 +1,52 @@
+"""Dialect: a notation for pipelines. Pure: it names the files it wants, `pipeline.compile` fetches them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from trunkline.model.diagnostics import Diagnostic, Place
+from trunkline.model.pipelines import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One parsed file. Only the dialect that made it looks into `document`."""
+
+    file: str
+    document: object
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A file, or a pattern of files, that another one includes. `place` is where it asks."""
+
+    pattern: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """A source and, in order, what it includes."""
+
+    source: Source
+    children: "tuple[Included, ...]" = ()
+
+
+class Dialect(Protocol):
+    """One notation. All methods are pure and collect mistakes instead of raising."""
+
+    name: str
+    entry: str
+
+    def parse(self, file: str, text: str) -> Source:
+        """Read one file. A broken file gives a Source with diagnostics and an empty document."""
+        ...
+
+    def wants(self, source: Source, variables: Mapping[str, str], exists: Callable[[str], bool]) -> tuple[tuple[Want, ...], tuple[Diagnostic, ...]]:
+        """Name the files that this one includes, in order, given the variables of the event; `exists` says whether a pattern matches."""
+        ...
+
+    def lower(self, tree: Included) -> tuple[Pipeline | None, tuple[Diagnostic, ...]]:
+        """Turn the files into a pipeline; None where an error leaves none."""
+        ...
