@@ -41,8 +41,13 @@ def say(text: str) -> None:
 
 def run(*command: str | Path, quiet: bool = False) -> None:
     """Run a command; on failure show what it printed and leave with its status."""
-    done = subprocess.run([str(c) for c in command], cwd=HOME, stdout=subprocess.PIPE if quiet else None,
-                          stderr=subprocess.STDOUT if quiet else None, text=True)
+    done = subprocess.run(
+        [str(c) for c in command],
+        cwd=HOME,
+        stdout=subprocess.PIPE if quiet else None,
+        stderr=subprocess.STDOUT if quiet else None,
+        text=True,
+    )
     if done.returncode:
         if quiet:
             sys.stderr.write(done.stdout)
@@ -55,11 +60,15 @@ def make_venv() -> None:
         return
     say("making .venv ...")
     lends_pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0
-    made = subprocess.run([sys.executable, "-m", "venv", *(["--without-pip"] if lends_pip else []), str(VENV)], capture_output=True, text=True)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", *(["--without-pip"] if lends_pip else []), str(VENV)], capture_output=True, text=True
+    )
     if made.returncode:
         shutil.rmtree(VENV, ignore_errors=True)
-        sys.exit(f"dev.py: {sys.executable} can't make a virtual environment:\n{made.stdout}{made.stderr}"
-                 "hint: on Debian and Ubuntu: apt install python3-venv")
+        sys.exit(
+            f"dev.py: {sys.executable} can't make a virtual environment:\n{made.stdout}{made.stderr}"
+            "hint: on Debian and Ubuntu: apt install python3-venv"
+        )
 
 
 def install_uv(lock: Path) -> None:
@@ -79,7 +88,7 @@ def install_uv(lock: Path) -> None:
 
 def setup(which: str) -> None:
     """Bring .venv to the state of the lock file; quick when it is there already."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one should read a sentence
         sys.exit(f"dev.py: Trunkline needs Python 3.11 or newer, this is {sys.version.split()[0]}\nhint: python3.12 dev.py ...")
     lock = LOCKS[which]
     defined_by = [lock, HOME / "pyproject.toml", HOME / "hatch_build.py"]
@@ -124,8 +133,26 @@ def lock() -> None:
     """Resolve without writing any host name: hashes say which archives are meant."""
     setup("dev")
     for name, extra in (("run", []), ("dev", ["--group", "dev"])):
-        run(BIN / "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header",
-            "--no-annotate", "--no-emit-package", "trunkline", "pyproject.toml", "--extra", "sandbox", *extra, "-o", LOCKS[name])
+        run(
+            BIN / "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--generate-hashes",
+            "--no-header",
+            "--no-annotate",
+            "--no-emit-package",
+            "trunkline",
+            "pyproject.toml",
+            "--extra",
+            "sandbox",
+            *extra,
+            "-o",
+            LOCKS[name],
+        )
 
 
 def main(arguments: list[str]) -> int:

@@ -43,6 +43,8 @@ def plural(count: int, noun: str) -> str:
 
 def duration(seconds: float) -> str:
     """Return a span as people say it: 0.4 s, 12 s, 3 min 5 s, 2 h 4 min."""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:

@@ -27,7 +27,7 @@ class YamlMistake(Exception):
 class Node:
     """One value: None, bool, int, float, str, a list of nodes, or a dict of name -> Node. `keys` holds the places of a dict's keys."""
 
-    value: "None | bool | int | float | str | list[Node] | dict[str, Node]"
+    value: "bool | int | float | str | list[Node] | dict[str, Node] | None"
     line: int
     column: int
     width: int = 1
@@ -70,7 +70,7 @@ _FALSE = frozenset(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 
 
-def _scalar(text: str) -> None | bool | int | float | str:
+def _scalar(text: str) -> bool | int | float | str | None:
     if text in _NULL:
         return None
     first = text[0]
@@ -81,7 +81,7 @@ def _scalar(text: str) -> None | bool | int | float | str:
             digits = text.replace("_", "").lower()
             sign = -1 if digits[0] == "-" else 1
             digits = digits.lstrip("+-")
-            if digits.startswith("0b") or digits.startswith("0x"):
+            if digits.startswith(("0b", "0x")):
                 return sign * int(digits, 0)
             if len(digits) > 4000:
                 return text
@@ -124,6 +124,7 @@ class _Builder:
             built = Node([self.build(child, depth + 1) for child in node.value], line, column, tag=tag, file=self.file)
             self.open.discard(id(node))
         else:
+            assert isinstance(node, yaml.MappingNode)
             self.open.add(id(node))
             built = self._mapping(node, line, column, depth)
             self.open.discard(id(node))
@@ -190,7 +191,9 @@ def read(text: str, file: str) -> list[Node]:
         raise YamlMistake("the file contains a NUL byte", before.count("\n") + 1, len(before) - before.rfind("\n"))
     builder = _Builder(file)
     try:
-        return [builder.build(node) for node in yaml.compose_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if node is not None]
+        return [
+            builder.build(node) for node in yaml.compose_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if node is not None
+        ]
     except yaml.MarkedYAMLError as mistake:
         mark = mistake.problem_mark or mistake.context_mark
         said = " ".join(part for part in (mistake.context, mistake.problem) if part)

@@ -6,6 +6,7 @@ A pickle that may only name classes of `trunkline.model`: a foreign file can at 
 import os
 import pickle
 import sys
+
 from trunkline import __version__
 from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.pipelines import Pipeline
@@ -13,7 +14,9 @@ from trunkline.model.pipelines import Pipeline
 State = tuple[tuple[str, int, int], ...]
 
 
-class _Reader(pickle.Unpickler):
+class Reader(pickle.Unpickler):
+    """An unpickler that knows only the nouns of trunkline.model."""
+
     def find_class(self, module: str, name: str) -> object:
         if module.startswith("trunkline.model."):
             __import__(module)
@@ -37,7 +40,7 @@ def load(path: str, key: str, root: str) -> tuple[Pipeline, tuple[Diagnostic, ..
     """Return the kept pipeline if it was made by this version, for this key, from these very files."""
     try:
         with open(path, "rb") as f:
-            kept = _Reader(f).load()
+            kept = Reader(f).load()
         version, kept_key, state, pipeline, diagnostics = kept
         if version != __version__ or kept_key != key or state_of(root, tuple(file for file, _, _ in state)) != state:
             return None

@@ -38,7 +38,9 @@ class _Verdict:
     allow_failure: AllowFailure | None = None
 
 
-def plan(pipeline: Pipeline, event: Event, predefined: Mapping[str, str], list_paths: Callable[[], tuple[str, ...]], project: str = "") -> Planned:
+def plan(
+    pipeline: Pipeline, event: Event, predefined: Mapping[str, str], list_paths: Callable[[], tuple[str, ...]], project: str = ""
+) -> Planned:
     """Plan a run. `list_paths` is asked only if a rule looks at which files exist."""
     given = tuple(Variable(n, v) for n, v in event.variables)
     base = [*(Variable(n, v, raw=True) for n, v in predefined.items()), *pipeline.variables]
@@ -57,7 +59,7 @@ def plan(pipeline: Pipeline, event: Event, predefined: Mapping[str, str], list_p
         file_level = [v for v in (*pipeline.variables, *extra) if job.inherit_variables is None or v.name in job.inherit_variables]
         own = job_variables(job)
         if job.variables or job.inherit_variables is not None:
-            values = resolve([*(Variable(n, v, raw=True) for n, v in (predefined | own).items()), *file_level, *job.variables, *given])
+            values = resolve([*(Variable(n, v, raw=True) for n, v in {**predefined, **own}.items()), *file_level, *job.variables, *given])
         else:
             values = {**common, **own}
         verdict = judgement.job(job, values)
@@ -118,7 +120,11 @@ def _missing_needs(jobs: list[JobRun], decisions: list[Decision]) -> list[Diagno
             elif not need.optional:
                 reason = f"that job is not in this run: {why[need.job]}" if need.job in why else "no job has that name"
                 hint = did_you_mean(need.job, names) if need.job not in why else "make the need optional, or let the rules of both agree"
-                found.append(Diagnostic(Severity.ERROR, "needs", f'job "{run.name}" needs "{need.job}", but {reason}', need.place or run.job.place, hint))
+                found.append(
+                    Diagnostic(
+                        Severity.ERROR, "needs", f'job "{run.name}" needs "{need.job}", but {reason}', need.place or run.job.place, hint
+                    )
+                )
         if run.job.needs is not None:
             jobs[i] = replace(run, job=replace(run.job, needs=tuple(kept)), needs=tuple(n.job for n in kept))
     return found
@@ -127,7 +133,13 @@ def _missing_needs(jobs: list[JobRun], decisions: list[Decision]) -> list[Diagno
 def _decision(job: str, verdict: _Verdict) -> Decision:
     rule = verdict.rule
     return Decision(
-        job, verdict.created, verdict.because, rule.text if rule else "", rule.place.file if rule else "", rule.place.line if rule else 0, verdict.seen
+        job,
+        verdict.created,
+        verdict.because,
+        rule.text if rule else "",
+        rule.place.file if rule else "",
+        rule.place.line if rule else 0,
+        verdict.seen,
     )
 
 

@@ -192,7 +192,9 @@ def play(run: Run, name: str, now: float) -> tuple[Run, Facts]:
 def retry(run: Run, name: str, now: float) -> tuple[Run, Facts]:
     """Start an ended job once more as a new attempt."""
     job = run.job(name)
-    again = replace(job, status=Status.QUEUED, attempt=job.attempt + 1, queued_at=now, finished_at=None, started_at=None, exit_code=None, message="")
+    again = replace(
+        job, status=Status.QUEUED, attempt=job.attempt + 1, queued_at=now, finished_at=None, started_at=None, exit_code=None, message=""
+    )
     run, facts = advance(_revived(run.with_jobs({name: again}), job), now)
     return run, (Fact("JobRetried", run.id, name), Fact("JobQueued", run.id, name), *facts)
 
@@ -236,7 +238,7 @@ def heights(run: Run) -> dict[str, int]:
             behind.setdefault(need, []).append(job.name)
     last = [-1] * (len(run.stages) + 1)
     found: dict[str, int] = {}
-    for job in reversed(sorted(run.jobs, key=lambda j: order.get(j.job.stage, 0))):
+    for job in sorted(run.jobs, key=lambda j: order.get(j.job.stage, 0), reverse=True):
         at = order.get(job.job.stage, 0)
         by_stage = max((h for h in last[at + 1 :]), default=-1)
         height = 1 + max([by_stage, *(found.get(n, 0) for n in behind.get(job.name, ()))], default=-1)

@@ -1,9 +1,12 @@
 """The predefined variables: what a job may know of its event, project and run. Names and meaning as GitLab documents them."""
 
 import re
+from collections.abc import Iterable, Mapping
 
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import Job
+from trunkline.model.runs import JobRun, Run, Status
+from trunkline.model.variables import Variable, expand, resolve
 
 
 def slug(text: str, most: int = 63) -> str:
@@ -87,3 +90,43 @@ def job_variables(job: Job) -> dict[str, str]:
     if job.image:
         values["CI_JOB_IMAGE"] = job.image.name
     return values
+
+
+def assignment_variables(
+    job: Job,
+    predefined: Mapping[str, str],
+    dotenv: Iterable[tuple[str, str]] = (),
+    secrets: Iterable[Variable] = (),
+    mine: Iterable[Variable] = (),
+) -> tuple[Variable, ...]:
+    """Return all variables of one attempt, lowest precedence first: predefined, the job's own, dotenv of needed jobs, the project's, `mine` last."""
+    known = {**predefined, **job_variables(job)}
+    fixed = tuple(Variable(n, v, raw=True) for n, v in known.items())
+    given = tuple(Variable(n, v, raw=True) for n, v in dotenv)
+    everything = (*fixed, *job.variables, *given, *secrets, *mine)
+    if job.environment is None:
+        return everything
+    values = resolve(everything)
+    name = expand(job.environment.name, values)
+    url = expand(job.environment.url, values, keep_unknown=True)
+    about = {
+        "CI_ENVIRONMENT_NAME": name,
+        "CI_ENVIRONMENT_SLUG": slug(name, 24),
+        "CI_ENVIRONMENT_ACTION": job.environment.action,
+        "CI_ENVIRONMENT_URL": url,
+    }
+    return (*everything, *(Variable(n, v, raw=True) for n, v in about.items()))
+
+
+def artifact_sources(run: Run, job: JobRun) -> tuple[str, ...]:
+    """Return the jobs whose artifacts this one is given: its dependencies, else its needs, else every earlier stage."""
+    there = {j.name: j for j in run.jobs}
+    if job.job.dependencies is not None:
+        names = [n for n in job.job.dependencies if n in there]
+    elif job.job.needs is not None:
+        names = [n.job for n in job.job.needs if n.artifacts and n.job in there]
+    else:
+        order = {stage: i for i, stage in enumerate(run.stages)}
+        at = order.get(job.job.stage, 0)
+        names = [j.name for j in run.jobs if order.get(j.job.stage, 0) < at]
+    return tuple(n for n in names if there[n].job.artifacts is not None and there[n].status is not Status.SKIPPED)

@@ -43,7 +43,9 @@ class Dialect(Protocol):
         """Read one file. A broken file gives a Source with diagnostics and an empty document."""
         ...
 
-    def wants(self, source: Source, variables: Mapping[str, str], exists: Callable[[str], bool]) -> tuple[tuple[Want, ...], tuple[Diagnostic, ...]]:
+    def wants(
+        self, source: Source, variables: Mapping[str, str], exists: Callable[[str], bool]
+    ) -> tuple[tuple[Want, ...], tuple[Diagnostic, ...]]:
         """Name the files that this one includes, in order, given the variables of the event; `exists` says whether a pattern matches."""
         ...
 

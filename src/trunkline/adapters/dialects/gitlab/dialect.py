@@ -39,7 +39,11 @@ class GitlabDialect:
         if len(documents) > 1:
             m.error(documents[1], "yaml", "a second YAML document begins here; a pipeline file has one")
         if not documents or documents[0].value is None:
-            return Source(file, Node({}, 1, 1, file=file), (*m.found, Diagnostic(Severity.ERROR, "yaml", "the file is empty", Place(file), "define at least one job")))
+            return Source(
+                file,
+                Node({}, 1, 1, file=file),
+                (*m.found, Diagnostic(Severity.ERROR, "yaml", "the file is empty", Place(file), "define at least one job")),
+            )
         document = documents[0]
         if not isinstance(document.value, dict):
             m.error(document, "yaml", f"the file must be a mapping of jobs and keywords, this is {document.kind}")
@@ -72,7 +76,12 @@ class GitlabDialect:
                 m.unsupported(item.keys["inputs"], "include", "include:inputs is not supported yet")
             far = next((word for word in FAR if word in asked), None)
             if far:
-                m.error(item.keys[far], "include", f"include:{far} is not supported yet", "copy the file into the repository and use include:local")
+                m.error(
+                    item.keys[far],
+                    "include",
+                    f"include:{far} is not supported yet",
+                    "copy the file into the repository and use include:local",
+                )
             elif "local" in asked:
                 found.append(Want(expand(m.text(asked["local"], "include:local"), variables).lstrip("/"), place(asked["local"])))
             elif asked:
@@ -99,7 +108,9 @@ class GitlabDialect:
         extended = {name: extender.extended(name) if name in job_names else node for name, node in document.value.items()}
         referrer = Referrer(extended, m)
         whole = {
-            name: referrer.resolved(node) for name, node in extended.items() if name not in job_names or _is_job(name, node) or name == "pages"
+            name: referrer.resolved(node)
+            for name, node in extended.items()
+            if name not in job_names or _is_job(name, node) or name == "pages"
         }
         stages = self._stages(whole.get("stages") or whole.get("types"), m)
         defaults = self._defaults(whole, m)
@@ -189,7 +200,11 @@ def _connect(jobs: list[Job], groups: dict[str, list[Job]], stages: tuple[str, .
                 if target == job.name:
                     m.error(at(need.place, job), "needs", f'job "{job.name}" needs itself')
                 elif index.get(names[target].stage, 0) > index.get(job.stage, 0):
-                    m.error(at(need.place, job), "needs", f'job "{job.name}" needs "{target}", which is in the later stage "{names[target].stage}"')
+                    m.error(
+                        at(need.place, job),
+                        "needs",
+                        f'job "{job.name}" needs "{target}", which is in the later stage "{names[target].stage}"',
+                    )
                 else:
                     out.append(replace(need, job=target))
         return tuple(dict.fromkeys(out))
@@ -206,9 +221,16 @@ def _connect(jobs: list[Job], groups: dict[str, list[Job]], stages: tuple[str, .
             for name in job.dependencies:
                 targets = [name] if name in names else [j.name for j in groups.get(name, [])]
                 if not targets:
-                    m.error(at(None, job), "dependencies", f'job "{job.name}" takes artifacts of "{name}", but no job has that name', did_you_mean(name, [*names, *groups]))
+                    m.error(
+                        at(None, job),
+                        "dependencies",
+                        f'job "{job.name}" takes artifacts of "{name}", but no job has that name',
+                        did_you_mean(name, [*names, *groups]),
+                    )
                 elif needs is None and index.get(names[targets[0]].stage, 0) >= index.get(job.stage, 0):
-                    m.error(at(None, job), "dependencies", f'job "{job.name}" takes artifacts of "{name}", which is not in an earlier stage')
+                    m.error(
+                        at(None, job), "dependencies", f'job "{job.name}" takes artifacts of "{name}", which is not in an earlier stage'
+                    )
                 found.extend(targets)
             dependencies = tuple(found)
         connected.append(replace(job, needs=needs, rules=rules, dependencies=dependencies))

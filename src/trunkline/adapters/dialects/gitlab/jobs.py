@@ -7,7 +7,7 @@ from trunkline.adapters.dialects.gitlab import keywords, parts
 from trunkline.adapters.dialects.gitlab.mistakes import MAX_NESTING, Mistakes, place
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
-from trunkline.model.pipelines import AllowFailure, Job, When
+from trunkline.model.pipelines import AllowFailure, Job, Retry, When
 from trunkline.model.variables import Variable
 
 
@@ -25,7 +25,9 @@ class JobReader:
         if not own:
             return ()
         if not any(word in own for word in ("script", "run", "trigger")):
-            m.error(node, "script", f'job "{name}" has no script', "each visible job needs script, run or trigger; a leading dot hides a job")
+            m.error(
+                node, "script", f'job "{name}" has no script', "each visible job needs script, run or trigger; a leading dot hides a job"
+            )
             return ()
         for word in sorted(keywords.NOT_YET.keys() & own.keys()):
             m.unsupported(node.keys[word], word, f'job "{name}": {word} {keywords.NOT_YET[word]}')
@@ -100,7 +102,7 @@ class JobReader:
             tags=m.strings(tags, f"{where}: tags", 2) if tags else (),
             artifacts=parts.artifacts(artifacts, f"{where}: artifacts", m) if artifacts else None,
             caches=parts.caches(caches, f"{where}: cache", m) if caches else (),
-            retry=parts.retry(retry, f"{where}: retry", m) if retry else Job.__dataclass_fields__["retry"].default_factory(),  # type: ignore[misc]
+            retry=parts.retry(retry, f"{where}: retry", m) if retry else Retry(),
             timeout=m.span(timeout, f"{where}: timeout") if timeout else None,
             interruptible=m.boolean(interruptible, f"{where}: interruptible") if interruptible else False,
             environment=parts.environment(own["environment"], f"{where}: environment", m) if "environment" in own else None,

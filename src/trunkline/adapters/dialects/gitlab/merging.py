@@ -3,9 +3,9 @@
 Order as GitLab's: the included files merge deeply in their order, the including file on top; then `extends`; then `!reference`.
 """
 
+from trunkline.adapters.dialects.gitlab.mistakes import Mistakes
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
-from trunkline.adapters.dialects.gitlab.mistakes import Mistakes
 
 MAX_EXTENDS = 11
 MAX_REFERENCES = 10
@@ -48,7 +48,9 @@ class Extender:
                 self.mistakes.error(parent, "extends", f"extends takes the name of a job or a list of names, this is {parent.kind}")
                 continue
             if other not in self.document:
-                self.mistakes.error(parent, "extends", f'job "{name}" extends "{other}", but no job has that name', did_you_mean(other, self.document))
+                self.mistakes.error(
+                    parent, "extends", f'job "{name}" extends "{other}", but no job has that name', did_you_mean(other, self.document)
+                )
                 continue
             if other == name or other in path:
                 chain = " -> ".join((*path, name, other))
@@ -113,5 +115,5 @@ class Referrer:
         return self.resolved(found, depth + 1)
 
 
-def _like(node: Node, value: "None | list[Node] | dict[str, Node]") -> Node:
+def _like(node: Node, value: "list[Node] | dict[str, Node] | None") -> Node:
     return Node(value, node.line, node.column, node.width, file=node.file, keys=node.keys)

@@ -103,7 +103,9 @@ class Mistakes:
             for item in items:
                 if isinstance(item.value, list):
                     if depth >= nested:
-                        self.error(item, where, f"{where} must be a list of strings" + (f", nested at most {nested} levels" if nested > 1 else ""))
+                        self.error(
+                            item, where, f"{where} must be a list of strings" + (f", nested at most {nested} levels" if nested > 1 else "")
+                        )
                     else:
                         collect(item.value, depth + 1)
                 elif isinstance(item.value, str):

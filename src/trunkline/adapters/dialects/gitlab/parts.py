@@ -35,7 +35,9 @@ def variables(node: Node, where: str, m: Mistakes, described: bool = False) -> t
             raw = "expand" in parts and not m.boolean(parts["expand"], f"{where}:{name}:expand")
             options = m.strings(parts["options"], f"{where}:{name}:options") if "options" in parts else ()
             if options and value not in options:
-                m.error(parts.get("value", item), where, f"{where}:{name}: the default value must be one of its options ({', '.join(options)})")
+                m.error(
+                    parts.get("value", item), where, f"{where}:{name}: the default value must be one of its options ({', '.join(options)})"
+                )
             out.append(Variable(name, value, raw=raw))
         elif isinstance(item.value, list) or item.value is None:
             hint = 'an empty value is written ""' if item.value is None else ""
@@ -102,13 +104,14 @@ def rules(node: Node, where: str, m: Mistakes, workflow: bool = False) -> tuple[
 
 def _rule(node: Node, where: str, m: Mistakes, workflow: bool) -> Rule:
     parts = m.mapping(node, where, keywords.RULE)
-    said = []
-    for name in ("if", "changes", "exists"):
-        if name in parts:
-            said.append(f"{name}: {_short(parts[name].plain())}")
+    said = [f"{name}: {_short(parts[name].plain())}" for name in ("if", "changes", "exists") if name in parts]
     when: When | None = None
     if "when" in parts:
-        word = m.choice(parts["when"], f"{where}:when", ("always", "never") if workflow else ("on_success", "on_failure", "always", "never", "manual", "delayed"))
+        word = m.choice(
+            parts["when"],
+            f"{where}:when",
+            ("always", "never") if workflow else ("on_success", "on_failure", "always", "never", "manual", "delayed"),
+        )
         if word == "delayed":
             m.unsupported(parts["when"], where, "delayed jobs are not supported yet; with this rule the job starts without a delay")
         when = When(word) if word and word != "delayed" else None
@@ -182,7 +185,9 @@ def needs(node: Node, where: str, m: Mistakes) -> tuple[Need, ...]:
         parts = m.mapping(item, where, keywords.NEED)
         if "pipeline" in parts or "project" in parts:
             word = "pipeline" if "pipeline" in parts else "project"
-            m.unsupported(item.keys[word], where, f"{where}:{word} is not supported yet; the job does not wait for it and gets no artifacts from it")
+            m.unsupported(
+                item.keys[word], where, f"{where}:{word} is not supported yet; the job does not wait for it and gets no artifacts from it"
+            )
             continue
         if "job" not in parts:
             if parts or not isinstance(item.value, dict):
@@ -255,7 +260,11 @@ def _reports(node: Node, where: str, m: Mistakes) -> tuple[ReportSpec, ...]:
     for kind, item in m.mapping(node, where, keywords.REPORTS).items():
         if kind == "coverage_report":
             parts = m.mapping(item, f"{where}:{kind}", ("coverage_format", "path"))
-            name = m.choice(parts["coverage_format"], f"{where}:{kind}:coverage_format", ("cobertura", "jacoco")) if "coverage_format" in parts else ""
+            name = (
+                m.choice(parts["coverage_format"], f"{where}:{kind}:coverage_format", ("cobertura", "jacoco"))
+                if "coverage_format" in parts
+                else ""
+            )
             if name == "jacoco":
                 m.unsupported(parts["coverage_format"], where, "JaCoCo coverage is not read yet; the file is kept as an artifact")
             if "path" not in parts or not name:
@@ -370,7 +379,9 @@ def environment(node: Node, where: str, m: Mistakes) -> EnvironmentSpec | None:
     return EnvironmentSpec(
         m.string(parts["name"], f"{where}:name"),
         url=m.text(parts["url"], f"{where}:url") if "url" in parts else "",
-        action=m.choice(parts["action"], f"{where}:action", ("start", "prepare", "stop", "verify", "access")) if "action" in parts else "start",
+        action=m.choice(parts["action"], f"{where}:action", ("start", "prepare", "stop", "verify", "access"))
+        if "action" in parts
+        else "start",
         on_stop=m.text(parts["on_stop"], f"{where}:on_stop") if "on_stop" in parts else "",
         tier=m.choice(parts["deployment_tier"], f"{where}:deployment_tier", ("production", "staging", "testing", "development", "other"))
         if "deployment_tier" in parts

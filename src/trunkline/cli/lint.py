@@ -1,0 +1,117 @@
+"""`trunkline lint`: everything that is wrong with pipeline files, and what this machine could not run."""
+
+import argparse
+import os
+import sys
+
+from trunkline.cli import show
+from trunkline.kit.words import plural
+from trunkline.model.diagnostics import Diagnostic, Severity
+from trunkline.model.errors import ConfigError
+from trunkline.model.variables import resolve
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options of `trunkline lint`."""
+    p = argparse.ArgumentParser(
+        prog="trunkline lint",
+        description="Check pipeline files. All mistakes of all files are shown, each with file, line, column, reason and hint.",
+        epilog="Exit status: 0 no mistakes (there may be notes), 2 mistakes.",
+    )
+    p.add_argument(
+        "files", nargs="*", metavar="FILE", help="pipeline files, or folders that hold one (default: this checkout's .gitlab-ci.yml)"
+    )
+    p.add_argument("--json", action="store_true", help="print the diagnostics as JSON")
+    return p
+
+
+class Folder:
+    """The files of a folder. Implements ports.files.FileReader."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def read(self, path: str) -> str | None:
+        """Return a file's text."""
+        full = os.path.normpath(os.path.join(self.root, path))
+        if not full.startswith(self.root.rstrip("/") + "/"):
+            return None
+        try:
+            with open(full, encoding="utf-8", errors="replace") as f:
+                return f.read()
+        except OSError:
+            return None
+
+    def paths(self) -> tuple[str, ...]:
+        """Return all files below but those of git."""
+        from trunkline.kit import trees
+
+        return tuple(sorted(p for p, _ in trees.files_below(self.root) if not p.startswith(".git/")))
+
+
+def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
+    """Compile one file or folder and collect everything there is to say."""
+    from trunkline.adapters.executors.host import HostExecutor
+    from trunkline.model.events import Event, EventKind, Revision
+    from trunkline.pipeline.compile import compile_pipeline
+    from trunkline.pipeline.variables import event_variables
+    from trunkline.wiring.builtin import dialect
+
+    if not os.path.exists(target):
+        raise ConfigError(f"there is no {target}", "name a file or a folder")
+    root, name = (target, "") if os.path.isdir(target) else (os.path.dirname(target), os.path.basename(target))
+    root = os.path.abspath(root or ".")
+    if name:
+        top = root
+        while not os.path.exists(os.path.join(top, ".git")) and os.path.dirname(top) != top:
+            top = os.path.dirname(top)
+        if os.path.exists(os.path.join(top, ".git")):
+            name, root = os.path.relpath(os.path.join(root, name), top), top
+    folder = Folder(root)
+    predefined = event_variables(Event(EventKind.PUSH, "main", Revision("0" * 40)), "group/project")
+    compiled = compile_pipeline(dialect("gitlab"), folder, predefined, name)
+    found = list(compiled.diagnostics)
+    executor = HostExecutor()
+    for job in compiled.pipeline.jobs if compiled.pipeline else ():
+        values = resolve((*(compiled.pipeline.variables if compiled.pipeline else ()), *job.variables))
+        for place, text in executor.objections(job, values):
+            found.append(Diagnostic(Severity.UNSUPPORTED, "executor", f'job "{job.name}": {text}', place))
+    return tuple(dict.fromkeys(found)), folder
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    options = parser().parse_args(arguments)
+    targets = options.files or ["."]
+    wrong, rows = 0, []
+    colour = show.has_colour(sys.stdout)
+    for target in targets:
+        found, folder = diagnostics_of(target)
+        wrong += sum(d.severity is Severity.ERROR for d in found)
+        lines = show.Lines(folder.read)
+        for d in found:
+            if options.json:
+                p = d.place
+                rows.append(
+                    {
+                        "severity": d.severity.value,
+                        "rule": d.rule,
+                        "message": d.message,
+                        "hint": d.hint,
+                        "file": p.file,
+                        "line": p.line,
+                        "column": p.column,
+                    }
+                )
+            else:
+                print(show.diagnostic(d, lines, colour))
+        if not options.json:
+            notes = sum(d.severity is not Severity.ERROR for d in found)
+            mistakes = len(found) - notes
+            said = plural(mistakes, "mistake") if mistakes else "no mistakes"
+            print(f"{target}: {said}" + (f", {notes} to know" if notes else ""))
+    if options.json:
+        import json
+
+        print(json.dumps({"mistakes": wrong, "diagnostics": rows}, indent=1))
+    return 2 if wrong else 0

@@ -1,0 +1,72 @@
+"""Find the command, run it, turn errors into sentences and exit codes."""
+
+import importlib
+import os
+import sys
+
+from trunkline import __version__
+from trunkline.kit.words import did_you_mean
+
+COMMANDS = {
+    "run": ("trunkline.cli.run", "run the pipeline of this checkout here, without a server"),
+    "lint": ("trunkline.cli.lint", "check pipeline files and say everything that is wrong, with places"),
+    "why": ("trunkline.cli.why", "explain why a job runs, does not run, or waits"),
+    "serve": ("trunkline.cli.serve", "start the server: git over HTTP, pages, API, runner"),
+    "admin": ("trunkline.cli.admin", "set the administrator's password, make API tokens"),
+    "demo": ("trunkline.cli.demo", "start a server, push a sample project, watch it turn green"),
+}
+
+
+def usage() -> str:
+    """Return the help of `trunkline` itself."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
+    return (
+        "usage: trunkline COMMAND [ARGUMENTS]\n\n" + "\n".join(lines) + "\n\n"
+        "`trunkline COMMAND --help` tells more.\n"
+        "Exit status: 0 passed, 1 the pipeline failed, 2 wrong input, 3 something outside failed, 4 refused, 70 a bug, 130 interrupted.\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"trunkline {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        hint = did_you_mean(words[0], COMMANDS) or "see trunkline --help"
+        print(f"trunkline: no command named {words[0]!r}\n  hint: {hint}", file=sys.stderr)
+        return 2
+    try:
+        code = importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+        sys.stdout.flush()
+        return int(code)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except Exception as problem:  # noqa: BLE001 - the one place that turns whatever happened into a sentence
+        return _told(problem)
+
+
+def _told(problem: Exception) -> int:
+    from trunkline.model.errors import TrunklineError
+
+    if isinstance(problem, TrunklineError):
+        print(f"trunkline: {problem.message}" + (f"\n  hint: {problem.hint}" if problem.hint else ""), file=sys.stderr)
+        return problem.exit_code
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="trunkline-bug-", suffix=".txt", delete=False) as f:
+        f.write(f"trunkline {__version__}, Python {sys.version}\n{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+    print(
+        f"trunkline: this is a bug in Trunkline ({type(problem).__name__}: {problem})\n  hint: please report it with {f.name}",
+        file=sys.stderr,
+    )
+    return 70

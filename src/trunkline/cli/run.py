@@ -1,0 +1,247 @@
+"""`trunkline run`: this checkout's pipeline, here and now."""
+
+import argparse
+import os
+import signal
+import sys
+
+from trunkline.cli import show
+from trunkline.kit.words import duration, plural
+from trunkline.model.diagnostics import Severity
+from trunkline.model.errors import ConfigError
+from trunkline.model.runs import JobRun, Run, Status
+from trunkline.runner.local import Asked, LocalRun, Prepared, artifact_path, prepare, record, selected, trace_path
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options of `trunkline run`."""
+    p = argparse.ArgumentParser(
+        prog="trunkline run",
+        description="Run the pipeline of this checkout here, uncommitted changes included, without a server.",
+        epilog="Exit status: 0 passed, 1 failed, 2 mistakes in the file or the options, 130 interrupted.",
+    )
+    p.add_argument(
+        "jobs", nargs="*", metavar="JOB", help="only these jobs, and those whose results they need; manual jobs start when they are named"
+    )
+    p.add_argument("--no-needs", action="store_true", help="only the named jobs, without those they need")
+    p.add_argument("--list", action="store_true", help="show what would run, and stop")
+    p.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    p.add_argument("-v", "--verbose", action="store_true", help="show everything the jobs print, each line with its job's name")
+    p.add_argument("-q", "--quiet", action="store_true", help="show only failures and the last line")
+    p.add_argument("-j", "--parallel", type=int, default=0, metavar="N", help="jobs at the same time (default: the number of cores)")
+    add_event_options(p)
+    p.add_argument("--committed", action="store_true", help="leave uncommitted changes out")
+    p.add_argument("--fresh", action="store_true", help="build Python environments anew instead of reusing them")
+    p.add_argument("--isolate", action="store_true", help="run jobs in bubblewrap: the system read-only, nothing of yours visible")
+    p.add_argument("--timeout", default="1h", metavar="TIME", help="how long a job may run if it does not say itself (default: 1h)")
+    return p
+
+
+def add_event_options(p: argparse.ArgumentParser) -> None:
+    """Add what `run` and `why` share: which pipeline file, which event."""
+    p.add_argument("-C", "--directory", default=".", metavar="DIR", help="the checkout (default: here)")
+    p.add_argument("-f", "--file", default="", metavar="FILE", help="the pipeline file (default: .gitlab-ci.yml)")
+    p.add_argument("--event", default="push", help="push, merge_request, schedule, web or api (default: push)")
+    p.add_argument("--branch", default="", help="as if on this branch")
+    p.add_argument("--tag", default="", help="as if this tag was pushed")
+    p.add_argument("--changed", action="append", metavar="FILE", help="as if exactly these files had changed")
+    p.add_argument("--variable", "-e", action="append", default=[], metavar="NAME=VALUE", help="set a CI/CD variable; wins over the file's")
+
+
+def asked_from(options: argparse.Namespace) -> Asked:
+    """Turn parsed options into what the runner is asked."""
+    variables = []
+    for pair in options.variable:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.isidentifier():
+            raise ConfigError(f"--variable {pair!r} is not NAME=VALUE")
+        variables.append((name, value))
+    return Asked(
+        jobs=tuple(getattr(options, "jobs", ())),
+        folder=options.directory,
+        file=options.file,
+        event=options.event,
+        branch=options.branch,
+        tag=options.tag,
+        variables=tuple(variables),
+        changed=tuple(options.changed) if options.changed is not None else None,
+        committed=getattr(options, "committed", False),
+        with_needs=not getattr(options, "no_needs", False),
+        parallel=getattr(options, "parallel", 0),
+        fresh=getattr(options, "fresh", False),
+        isolate=getattr(options, "isolate", False),
+        timeout=_seconds(getattr(options, "timeout", "1h")),
+    )
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError:
+        raise ConfigError(f"--timeout {text!r} is no length of time", "for example 90s, 10m or 1h") from None
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    options = parser().parse_args(arguments)
+    asked = asked_from(options)
+    prepared = prepare(asked)
+    colour = show.has_colour(sys.stderr)
+    if not report(prepared, colour, quiet=options.json or options.quiet):
+        return 2
+    run = prepared.planned.run
+    if run is None:
+        record(prepared, None)
+        print(f"trunkline: nothing to run: {prepared.planned.because}", file=sys.stderr)
+        return 0
+    if asked.jobs:
+        run = selected(run, asked.jobs, asked.with_needs)
+    if options.list:
+        return _list(run, options.json)
+    return _work(prepared, run, asked, options)
+
+
+def report(prepared: Prepared, colour: bool, quiet: bool = False) -> bool:
+    """Print the diagnostics; say whether the run may start."""
+    lines = show.Lines(prepared.checkout.read)
+    for found in (*prepared.diagnostics, *prepared.planned.diagnostics):
+        if found.severity is Severity.ERROR or not quiet:
+            print(show.diagnostic(found, lines, colour), file=sys.stderr)
+    if prepared.errors:
+        print(f"trunkline: {plural(len(prepared.errors), 'mistake')}, nothing was started", file=sys.stderr)
+    return not prepared.errors
+
+
+def _list(run: Run, as_json: bool) -> int:
+    if as_json:
+        import json
+
+        rows = [
+            {"name": j.name, "stage": j.job.stage, "when": j.when.value, "allow_failure": j.allow_failure.always, "needs": j.needs}
+            for j in run.jobs
+        ]
+        print(json.dumps({"jobs": rows, "stages": run.stages}, indent=1))
+        return 0
+    width = max(len(j.name) for j in run.jobs)
+    stage_width = max(len(j.job.stage) for j in run.jobs)
+    order = {stage: i for i, stage in enumerate(run.stages)}
+    for job in sorted(run.jobs, key=lambda j: order.get(j.job.stage, 0)):
+        said = "" if job.needs is None else f"needs {', '.join(job.needs) or 'nothing'}"
+        words = [w for w in (job.when.value if job.when.value != "on_success" else "", said) if w]
+        print(f"{job.job.stage:{stage_width}}  {job.name:{width}}  {'; '.join(words)}".rstrip())
+    return 0
+
+
+def _work(prepared: Prepared, run: Run, asked: Asked, options: argparse.Namespace) -> int:
+    from trunkline.cli.progress import Quiet, Screen, Stream
+
+    stream = sys.stderr if options.json else sys.stdout
+    colour = show.has_colour(stream)
+    objections = _objections(prepared, run, colour)
+    if objections and not options.json:
+        print(objections, file=sys.stderr)
+    screen: Screen | Stream | Quiet
+    if options.quiet or options.json:
+        screen = Quiet()
+    elif options.verbose:
+        screen = Stream(stream, colour, run)
+    else:
+        screen = Screen(stream, colour, run, live=bool(stream.isatty()))
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGHUP, _as_interrupt)
+    local = LocalRun(prepared, run, asked, screen.observe)
+    ended = local.to_end(screen.tick, screen.every)
+    screen.close()
+    record(prepared, ended)
+    if options.json:
+        _print_json(prepared, ended)
+    else:
+        print(_summary(prepared, ended, show.painter(colour), local.interrupted > 0), file=stream, flush=True)
+    if local.interrupted:
+        return 130
+    return 1 if ended.status in (Status.FAILED, Status.CANCELED) else 0
+
+
+def _as_interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _objections(prepared: Prepared, run: Run, colour: bool) -> str:
+    """Say before the start which jobs this machine can't run."""
+    if not any(j.job.image or j.job.services for j in run.jobs):
+        return ""
+    from trunkline.adapters.executors.host import HostExecutor
+    from trunkline.model.diagnostics import Diagnostic
+    from trunkline.model.variables import resolve
+
+    executor, lines = HostExecutor(), show.Lines(prepared.checkout.read)
+    out: dict[str, None] = {}
+    for job in run.jobs:
+        for place, text in executor.objections(job.job, {**prepared.predefined, **resolve(job.job.variables)}):
+            found = Diagnostic(Severity.UNSUPPORTED, "executor", f'job "{job.name}": {text}', place)
+            out[show.diagnostic(found, lines, colour)] = None
+    return "\n".join(out)
+
+
+def _print_json(prepared: Prepared, run: Run) -> None:
+    import json
+
+    def row(job: JobRun) -> dict[str, object]:
+        trace = trace_path(prepared.home, job.name)
+        kept = artifact_path(prepared.home, job.name)
+        return {
+            "name": job.name,
+            "stage": job.job.stage,
+            "status": job.status.value,
+            "allowed_to_fail": job.may_fail,
+            "exit_code": job.exit_code,
+            "reason": job.reason.value or None,
+            "message": job.message or None,
+            "attempt": job.attempt,
+            "seconds": round(job.finished_at - job.started_at, 3) if job.started_at and job.finished_at else None,
+            "coverage": job.coverage,
+            "log": trace if job.started_at else None,
+            "artifacts": kept if os.path.isdir(kept) else None,
+        }
+
+    print(json.dumps({"status": run.status.value, "jobs": [row(j) for j in run.jobs]}, indent=1))
+
+
+def _summary(prepared: Prepared, run: Run, paint: show.Paint, interrupted: bool) -> str:
+    out: list[str] = []
+    for job in run.jobs:
+        if job.status is Status.FAILED:
+            out += _last_lines(prepared, job, paint)
+    counts: dict[str, int] = {}
+    for job in run.jobs:
+        word = "failed (allowed)" if job.status is Status.FAILED and job.may_fail else job.status.value
+        counts[word] = counts.get(word, 0) + 1
+    took = max((j.finished_at or 0 for j in run.jobs), default=0) - min((j.started_at for j in run.jobs if j.started_at), default=0)
+    green = run.status in (Status.PASSED, Status.MANUAL, Status.SKIPPED) and not interrupted
+    word = paint("passed", "32;1") if green else paint("interrupted" if interrupted else "failed", "31;1")
+    counted = ", ".join(f"{n} {w}" for w, n in counts.items())
+    out.append(f"{word}: {counted}" + (f" in {duration(took)}" if 0 < took < 1e8 else ""))
+    manual = [j.name for j in run.jobs if j.status is Status.MANUAL]
+    if manual:
+        out.append(f"started by hand: trunkline run {' '.join(repr(n) if ' ' in n else n for n in manual[:5])}")
+    return "\n".join(out)
+
+
+def _last_lines(prepared: Prepared, job: JobRun, paint: show.Paint, count: int = 30) -> list[str]:
+    path = trace_path(prepared.home, job.name)
+    try:
+        with open(path, "rb") as f:
+            f.seek(max(0, os.fstat(f.fileno()).st_size - 20_000))
+            text = f.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.split("\r\x1b[0K")[-1] for line in text.split("\n") if not line.startswith("section_end:")][-count - 1 :]
+    amber = job.may_fail
+    return [
+        paint(f"── {job.name}: {job.message} ──", "33;1" if amber else "31;1"),
+        *(line for line in lines if line.strip()),
+        paint(f"   whole log: {path}", "2"),
+        "",
+    ]

@@ -1,0 +1,295 @@
+"""The story of one job, from the lease to its result. A runner's thread calls `work`; everything it tells goes to the trace."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from trunkline import __version__
+from trunkline.execution import artifacts, caches, environments, script
+from trunkline.execution.checkout import Sources, lease_workspace
+from trunkline.execution.environments import Environments, Interpreter
+from trunkline.execution.trace import BOLD, GREEN, RED, RESET, Trace
+from trunkline.kit.processes import Cancel
+from trunkline.kit.words import duration, plural, size
+from trunkline.model.errors import TrunklineError
+from trunkline.model.pipelines import Job, When
+from trunkline.model.runs import JobResult, Reason, Status
+from trunkline.model.variables import Variable, expand, resolve
+from trunkline.ports.executor import Executor, Sandbox
+
+DEFAULT_TIMEOUT = 3600.0
+AFTER_SCRIPT_TIMEOUT = 300.0
+
+PASSED_THROUGH = [
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "PYENV_ROOT",
+    "USER",
+    "LOGNAME",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a runner keeps things: `work` for workspaces of this project, the others shared between projects or runs."""
+
+    work: str
+    caches: str
+    environments: str
+    artifacts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One attempt to be worked. `inputs` are (job, folder of its artifacts); `variables` are complete, later entries win."""
+
+    job: Job
+    project: str
+    sources: Sources
+    variables: tuple[Variable, ...]
+    trace_path: str
+    store: str
+    inputs: tuple[tuple[str, str], ...] = ()
+    label: str = "host"
+    timeout: float = DEFAULT_TIMEOUT
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What every job on this runner shares."""
+
+    executor: Executor
+    folders: Folders
+    uv: Callable[[], str | None]
+    fresh: bool = False
+    python_of: Callable[[str], str | None] = lambda image: None
+    interpreters: dict[str, Interpreter] = field(default_factory=dict)
+
+
+def work(shop: Workshop, task: Assignment, cancel: Cancel, watcher: Callable[[bytes], None] | None = None) -> JobResult:
+    """Work one job to its end; every way it may go wrong becomes a result, none an exception, except a bug in Trunkline itself."""
+    began = time.time()
+    values = resolve(task.variables)
+    secrets = [values[v.name] for v in task.variables if v.masked and v.name in values]
+    os.makedirs(os.path.dirname(task.trace_path), exist_ok=True)
+    trace = Trace(task.trace_path, secrets, watcher)
+    worker = _Worker(shop, task, cancel, trace, values)
+    try:
+        result = worker.story()
+    except TrunklineError as problem:
+        trace.say(f"{RED}ERROR: {problem.message}{RESET}" + (f"\nhint: {problem.hint}" if problem.hint else ""))
+        result = JobResult(task.job.name, Status.FAILED, Reason.SYSTEM, problem.message)
+    except OSError as problem:
+        said = f"{problem.strerror}: {problem.filename}" if problem.filename else str(problem)
+        trace.say(f"{RED}ERROR: the runner could not go on: {said}{RESET}")
+        result = JobResult(task.job.name, Status.FAILED, Reason.SYSTEM, f"the runner could not go on: {said}")
+    finally:
+        trace.close()
+    return replace(result, started_at=began, finished_at=time.time(), log_bytes=trace.size, environment_note=worker.note)
+
+
+class _Worker:
+    def __init__(self, shop: Workshop, task: Assignment, cancel: Cancel, trace: Trace, values: dict[str, str]) -> None:
+        self.shop, self.task, self.cancel, self.trace, self.values = shop, task, cancel, trace, values
+        self.job = task.job
+        self.note = ""
+
+    def story(self) -> JobResult:
+        """Prepare, fetch, run, keep."""
+        trace, job = self.trace, self.job
+        trace.say(f"Running with trunkline {__version__} on {self.task.label}")
+        objections = self.shop.executor.objections(job, self.values)
+        if objections or job.unsupported:
+            said = job.unsupported or "; ".join(text for _, text in objections)
+            trace.say(f"{RED}ERROR: this job can't run here: {said}{RESET}")
+            return JobResult(job.name, Status.FAILED, Reason.UNSUPPORTED, said)
+        missing = [name for name, folder in self.task.inputs if not os.path.isdir(folder) and folder]
+        with ExitStack() as open_things:
+            workspace = lease_workspace(self.shop.folders.work, self.task.project.rsplit("/", 1)[-1] or "project")
+            open_things.callback(workspace.release)
+            with trace.section("get_sources", "Getting the files"):
+                kept, copied = workspace.sync(self.task.sources)
+                trace.say(
+                    f"{self.task.sources.sha[:8] or 'working tree'} in {workspace.folder} ({plural(copied, 'file')} copied, {kept} kept)"
+                )
+            sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder))
+            self.values["CI_PROJECT_DIR"] = workspace.folder
+            self.values["CI_BUILDS_DIR"] = os.path.dirname(workspace.folder)
+            self._write_file_variables(sandbox)
+            self._fetch(workspace.folder, missing)
+            return self._run(sandbox, workspace.top)
+
+    def _write_file_variables(self, sandbox: Sandbox) -> None:
+        for variable in self.task.variables:
+            if variable.file:
+                path = os.path.join(sandbox.tmp, variable.name)
+                with open(path, "w", encoding="utf-8") as f:
+                    f.write(variable.value)
+                self.values[variable.name] = path
+
+    def _fetch(self, folder: str, missing: list[str]) -> None:
+        """Bring caches and the artifacts of earlier jobs."""
+        trace = self.trace
+        if self.job.caches:
+            with trace.section("restore_cache", "Restoring caches"):
+                for cache in self.job.caches:
+                    trace.say(caches.restore(self.shop.folders.caches, cache, folder, self.values))
+        if self.task.inputs:
+            with trace.section("download_artifacts", "Fetching artifacts"):
+                for name, store in self.task.inputs:
+                    if name in missing:
+                        trace.say(f"{name}: left no artifacts")
+                    else:
+                        trace.say(f"{name}: {plural(artifacts.restore(store, folder), 'file')}")
+
+    def _environment(self) -> dict[str, str]:
+        """Return the process environment: little of the machine's own, then the job's variables."""
+        env = {name: os.environ[name] for name in PASSED_THROUGH if name in os.environ}
+        env |= {n: v for n, v in os.environ.items() if n.startswith(("PIP_", "UV_", "LC_"))}
+        home = os.path.expanduser("~")
+        if os.path.isdir(f"{home}/.pyenv"):
+            env.setdefault("PYENV_ROOT", f"{home}/.pyenv")
+        for config in (f"{home}/.config/pip/pip.conf", f"{home}/.pip/pip.conf"):
+            if os.path.exists(config):
+                env.setdefault("PIP_CONFIG_FILE", config)
+        env.setdefault("PIP_CACHE_DIR", f"{home}/.cache/pip")
+        env.setdefault("UV_CACHE_DIR", f"{home}/.cache/uv")
+        env["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+        env["SHELL"] = "/bin/bash"
+        env["TERM"] = "dumb"
+        return env | {n: v for n, v in self.values.items() if "\0" not in v}
+
+    def _run(self, sandbox: Sandbox, top: str) -> JobResult:
+        trace, job, workspace = self.trace, self.job, sandbox.project_dir
+        env = self._environment()
+        deadline = time.monotonic() + (job.timeout or self.task.timeout)
+        commands = (*job.before_script, *job.script)
+        code = 0
+        timed_out = False
+        if environments.uses_python(commands):
+            with trace.section("prepare_environment", "Preparing the Python environment"):
+                commands, code = self._warm(sandbox, top, commands, env, deadline)
+        if code == 0 and not self.cancel.turned:
+            with trace.section("step_script", "Running the script"):
+                ended = sandbox.run(script.bash_script(commands), env, trace.write, self.cancel, deadline)
+            code, timed_out = ended.exit_code, ended.timed_out
+        passed = code == 0 and not timed_out and not self.cancel.turned
+        if job.after_script and not self.cancel.hard:
+            state = "success" if passed else "canceled" if self.cancel.turned else "failed"
+            with trace.section("after_script", "Running after_script"):
+                after = sandbox.run(
+                    script.bash_script(job.after_script),
+                    {**env, "CI_JOB_STATUS": state},
+                    trace.write,
+                    None,
+                    time.monotonic() + AFTER_SCRIPT_TIMEOUT,
+                )
+                if after.exit_code:
+                    trace.say(f"after_script ended with {after.exit_code}; the job's result stays as it is")
+        dotenv, problem = self._keep(workspace, passed)
+        coverage = self._coverage() if job.coverage else None
+        return self._result(code, timed_out, dotenv, problem, coverage)
+
+    def _warm(
+        self, sandbox: Sandbox, top: str, commands: tuple[str, ...], env: dict[str, str], deadline: float
+    ) -> tuple[tuple[str, ...], int]:
+        """Lend the job its Python environment; return the commands that remain and an exit code."""
+        shop, trace = self.shop, self.trace
+        wanted = ""
+        if self.job.image is not None:
+            wanted = shop.python_of(expand(self.job.image.name, self.values)) or ""
+        if wanted not in shop.interpreters:
+            shop.interpreters[wanted] = environments.find_interpreter(wanted, environments.all_interpreters)
+        interpreter = shop.interpreters[wanted]
+        recipe = environments.recognise(commands, interpreter, sandbox.project_dir, self.values)
+        for text, _ in recipe.steps:
+            trace.say(f"{GREEN}$ {text}{RESET}")
+
+        def run(text: str, settings: object) -> int:
+            assert isinstance(settings, dict)
+            return sandbox.run(text, settings, trace.write, self.cancel, deadline).exit_code
+
+        lent = Environments(shop.folders.environments, shop.uv()).lend(recipe, top, sandbox.project_dir, env, run, shop.fresh)
+        self.note = lent.note if recipe.steps else ""
+        trace.say(f"{lent.note} (Python {interpreter.version})")
+        env["PATH"] = f"{lent.folder}/bin:{env.get('PATH', '')}"
+        env["VIRTUAL_ENV"] = lent.folder
+        env["UV_PYTHON_DOWNLOADS"] = "never"
+        return tuple(recipe.rest), lent.exit_code
+
+    def _keep(self, workspace: str, passed: bool) -> tuple[tuple[tuple[str, str], ...], str]:
+        """Save caches and artifacts; return the dotenv variables, and what went wrong with them."""
+        trace, job = self.trace, self.job
+        if job.caches and not self.cancel.turned:
+            with trace.section("save_cache", "Saving caches"):
+                for cache in job.caches:
+                    trace.say(caches.save(self.shop.folders.caches, cache, workspace, self.values, passed))
+        spec = job.artifacts
+        if spec is None:
+            return (), ""
+        wanted = spec.when is When.ALWAYS or (spec.when is When.ON_SUCCESS) == passed
+        patterns = [*spec.paths] if wanted else []
+        patterns += [p for report in spec.reports for p in report.paths]  # reports are read after failures too
+        with trace.section("upload_artifacts", "Keeping artifacts"):
+            tracked = frozenset(self.task.sources.paths) if spec.untracked and wanted else None
+            found = artifacts.collect(workspace, patterns, spec.exclude, self.values, tracked)
+            for warning in found.warnings:
+                trace.say(f"WARNING: {warning}")
+            if found.paths:
+                artifacts.keep(workspace, found.paths, self.task.store)
+            trace.say(f"{plural(len(found.paths), 'file')}, {size(found.size)}")
+        for report in spec.reports:
+            if report.kind == "dotenv":
+                for path in artifacts.collect(workspace, report.paths, (), self.values).paths:
+                    with open(f"{workspace}/{path}", encoding="utf-8", errors="replace") as f:
+                        found_variables, problem = artifacts.read_dotenv(f.read())
+                    if problem:
+                        trace.say(f"{RED}ERROR: {problem}{RESET}")
+                    return found_variables, problem
+        return (), ""
+
+    def _coverage(self) -> float | None:
+        """Return the last number that the pattern finds in the log, in percent."""
+        pattern, number, found = re.compile(self.job.coverage), re.compile(r"\d+(?:\.\d+)?"), None
+        with open(self.trace.path, encoding="utf-8", errors="replace") as log:
+            for line in log:
+                match = pattern.search(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line))
+                if match is not None:
+                    digits = number.search(next((g for g in match.groups() if g), match.group()))
+                    found = float(digits.group()) if digits else found
+        return found
+
+    def _result(self, code: int, timed_out: bool, dotenv: tuple[tuple[str, str], ...], problem: str, coverage: float | None) -> JobResult:
+        trace, name = self.trace, self.job.name
+        if self.cancel.turned:
+            trace.say(f"{RED}Canceled{RESET}")
+            return JobResult(name, Status.CANCELED, Reason.CANCELED, "canceled", code, coverage=coverage)
+        if timed_out:
+            limit = duration(self.job.timeout or self.task.timeout)
+            trace.say(f"{RED}ERROR: the job ran longer than {limit}{RESET}")
+            return JobResult(name, Status.FAILED, Reason.TIMEOUT, f"it ran longer than {limit}", code, coverage=coverage)
+        if code:
+            trace.say(f"{RED}ERROR: the job failed with exit code {code}{RESET}")
+            return JobResult(name, Status.FAILED, Reason.SCRIPT, f"exit code {code}", code, coverage=coverage)
+        if problem:
+            return JobResult(name, Status.FAILED, Reason.SCRIPT, problem, code, coverage=coverage)
+        trace.say(f"{BOLD}{GREEN}Job passed{RESET}")
+        return JobResult(name, Status.PASSED, exit_code=0, dotenv=dotenv, coverage=coverage)

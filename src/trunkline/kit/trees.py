@@ -1,0 +1,106 @@
+"""Copies, links and removals of whole folders, with what may go wrong in them: special files, links that lead out, folders without permission."""
+
+import os
+import stat
+from collections.abc import Iterator
+
+
+def copy_file(source: str, target: str, mode: int, times: tuple[int, int]) -> None:
+    """Copy one regular file with its mode and times (ns); the file system shares the blocks where it can."""
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            size = os.fstat(reading).st_size
+            if size <= 1 << 16:
+                data = os.read(reading, 1 << 17)
+                while data:
+                    os.write(writing, data)
+                    data = os.read(reading, 1 << 17) if len(data) > size else b""
+            else:
+                while os.copy_file_range(reading, writing, 1 << 30):
+                    pass
+            os.fchmod(writing, stat.S_IMODE(mode))
+            os.utime(writing, ns=times)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+
+
+def files_below(root: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path relative to root, with slashes, and lstat of everything below that is no folder. Folder links are not entered."""
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = list(os.scandir(f"{root}/{folder}" if folder else root))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(path)
+            else:
+                yield path, entry.stat(follow_symlinks=False)
+
+
+def stays_inside(path: str, link: str) -> bool:
+    """Say whether a symbolic link at this relative path, pointing to `link`, stays below the root."""
+    if link.startswith("/"):
+        return False
+    target = os.path.normpath(os.path.join(os.path.dirname(path), link))
+    return not (target == ".." or target.startswith("../"))
+
+
+def place(source: str, target: str, info: os.stat_result, link: bool = False) -> None:
+    """Put one file at `target`: as a hard link where asked and possible, else as a copy. Symbolic links stay links."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if stat.S_ISLNK(info.st_mode):
+        os.symlink(os.readlink(source), target)
+        return
+    if link:
+        try:
+            os.link(source, target, follow_symlinks=False)
+            return
+        except OSError:
+            pass  # another file system, or the limit of links: a copy does as well
+    copy_file(source, target, info.st_mode, (info.st_mtime_ns, info.st_mtime_ns))
+
+
+def remove(path: str) -> None:
+    """Remove a file or a folder with all that is in it, also where folders lack permissions."""
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(info.st_mode):
+        os.unlink(path)
+        return
+    try:
+        entries = list(os.scandir(path))
+    except PermissionError:
+        os.chmod(path, 0o700)
+        entries = list(os.scandir(path))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            remove(entry.path)
+        else:
+            try:
+                os.unlink(entry.path)
+            except PermissionError:
+                os.chmod(path, 0o700)
+                os.unlink(entry.path)
+    os.rmdir(path)
+
+
+def empty(path: str) -> None:
+    """Leave the folder there with nothing in it."""
+    os.makedirs(path, exist_ok=True)
+    for entry in list(os.scandir(path)):
+        remove(entry.path)
+
+
+def size_of(root: str) -> int:
+    """Return the bytes of all files below."""
+    return sum(info.st_size for _, info in files_below(root))

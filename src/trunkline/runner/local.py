@@ -1,0 +1,344 @@
+"""`trunkline run` without a server: the same compiler, planner and executor, in one process, with the run in memory.
+
+The way from here to the first job loads no web framework, no ORM, no asyncio (an import contract says so): that is what makes it quick.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from trunkline.execution.checkout import Sources
+from trunkline.execution.work import Assignment, Folders, Workshop, work
+from trunkline.kit.ids import digest
+from trunkline.kit.processes import Cancel
+from trunkline.model.diagnostics import Diagnostic, Severity
+from trunkline.model.errors import ConfigError, UnknownName
+from trunkline.model.events import Event
+from trunkline.model.pipelines import Pipeline, When
+from trunkline.model.runs import Decision, JobResult, JobRun, Run, Status
+from trunkline.model.variables import Variable
+from trunkline.pipeline import kept, settle
+from trunkline.pipeline.plan import Planned, plan
+from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
+from trunkline.runner.checkout import EVENTS, Checkout, event_of
+from trunkline.wiring.places import cache_root, find_uv
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asked for."""
+
+    jobs: tuple[str, ...] = ()
+    folder: str = "."
+    file: str = ""
+    event: str = "push"
+    branch: str = ""
+    tag: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
+    committed: bool = False
+    with_needs: bool = True
+    parallel: int = 0
+    fresh: bool = False
+    isolate: bool = False
+    timeout: float = 3600.0
+    changed: tuple[str, ...] | None = None
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A checkout with its pipeline planned."""
+
+    checkout: Checkout
+    event: Event
+    predefined: Mapping[str, str]
+    home: str
+    pipeline: Pipeline | None
+    diagnostics: tuple[Diagnostic, ...]
+    planned: Planned
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        found = (*self.diagnostics, *self.planned.diagnostics)
+        return tuple(d for d in found if d.severity is Severity.ERROR)
+
+
+def prepare(asked: Asked) -> Prepared:
+    """Look at the checkout, compile its pipeline (or take the kept one) and plan it for the event."""
+    if asked.event not in EVENTS:
+        raise UnknownName("event", asked.event, EVENTS)
+    checkout = Checkout(asked.folder, asked.committed)
+    revision, branch, project, default_branch = checkout.look()
+    event = event_of(asked.event, asked.branch, asked.tag, revision, branch, asked.variables)
+    predefined = event_variables(event, project, default_branch)
+    home = os.path.join(cache_root(), "repositories", digest(checkout.root)[:16])
+    pipeline, diagnostics = _compiled(checkout, asked, predefined, home)
+    if pipeline is None:
+        return Prepared(checkout, event, predefined, home, None, diagnostics, Planned(None, (), because="the pipeline has mistakes"))
+    if asked.changed is not None:
+        event = replace(event, changed=asked.changed)
+    elif _asks_for_changes(pipeline) and not event.is_tag and asked.event in ("push", "merge_request"):
+        event = replace(event, changed=checkout.changed(default_branch, event.ref))
+    planned = plan(pipeline, event, predefined, checkout.paths, project)
+    return Prepared(checkout, event, predefined, home, pipeline, diagnostics, planned)
+
+
+def _compiled(checkout: Checkout, asked: Asked, predefined: Mapping[str, str], home: str) -> tuple[Pipeline | None, tuple[Diagnostic, ...]]:
+    path = os.path.join(home, "plan")
+    varying = (
+        "CI_COMMIT_SHA",
+        "CI_COMMIT_SHORT_SHA",
+        "CI_COMMIT_MESSAGE",
+        "CI_COMMIT_TITLE",
+        "CI_COMMIT_DESCRIPTION",
+        "CI_COMMIT_TIMESTAMP",
+    )
+    steady = sorted((n, v) for n, v in {**predefined, **dict(asked.variables)}.items() if n not in varying)
+    key = digest(asked.file, *(f"{n}={v}" for n, v in steady))
+    if not asked.committed:
+        found = kept.load(path, key, checkout.root)
+        if found is not None:
+            return found
+    from trunkline.pipeline.compile import compile_pipeline
+    from trunkline.wiring.builtin import dialect
+
+    compiled = compile_pipeline(dialect("gitlab"), checkout, {**predefined, **dict(asked.variables)}, asked.file)
+    if compiled.pipeline is not None and not asked.committed:
+        kept.save(path, key, checkout.root, compiled.pipeline, compiled.diagnostics)
+    return compiled.pipeline, compiled.diagnostics
+
+
+def _asks_for_changes(pipeline: Pipeline) -> bool:
+    if any(r.changes is not None for r in pipeline.workflow or ()):
+        return True
+    for job in pipeline.jobs:
+        if any(r.changes is not None for r in job.rules or ()):
+            return True
+        if (job.only and job.only.changes) or (job.except_ and job.except_.changes):
+            return True
+    return False
+
+
+def selected(run: Run, names: tuple[str, ...], with_needs: bool) -> Run:
+    """Return the run with only the named jobs and, unless told otherwise, those whose results they take."""
+    there = {j.name: j for j in run.jobs}
+    wanted: dict[str, None] = {}
+    waiting: list[str] = []
+    for name in names:
+        group = [name] if name in there else [j.name for j in run.jobs if j.job.group == name]
+        if not group:
+            decision = next((d for d in run.decisions if d.job == name), None)
+            if decision is not None:
+                raise ConfigError(
+                    f"job {name!r} is not in this run: {decision.because}", "give another --event, --branch, --tag or --variable"
+                )
+            raise UnknownName("job", name, there)
+        waiting += group
+    while waiting:
+        name = waiting.pop()
+        if name in wanted:
+            continue
+        wanted[name] = None
+        job = there[name]
+        if with_needs:
+            waiting += [n for n in (job.needs or ()) if n in there]
+            waiting += [n for n in artifact_sources(run, job) if n not in wanted]
+    jobs = []
+    for job in run.jobs:
+        if job.name in wanted:
+            needs = None if job.needs is None else tuple(n for n in job.needs if n in wanted)
+            asked = job.name in names or job.job.group in names
+            when = When.ALWAYS if asked and not with_needs else When.ON_SUCCESS if job.when is When.MANUAL else job.when
+            jobs.append(replace(job, needs=needs, when=when))
+    return replace(run, jobs=tuple(jobs))
+
+
+Observer = Callable[[str, JobRun, bytes], None]
+
+
+@dataclass(slots=True)
+class LocalRun:
+    """Works one run to its end. `observe` is told: ("start" | "output" | "end" | "skip", job, bytes printed)."""
+
+    prepared: Prepared
+    run: Run
+    asked: Asked
+    observe: Observer
+    results: "queue.SimpleQueue[tuple[str, JobResult | bytes | BaseException]]" = field(default_factory=queue.SimpleQueue)
+    cancels: dict[str, Cancel] = field(default_factory=dict)
+    threads: list[threading.Thread] = field(default_factory=list)
+    dotenv: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    interrupted: int = 0
+
+    def to_end(self, tick: Callable[[], None] = lambda: None, every: float | None = None) -> Run:
+        """Start what is ready, settle what has ended, until nothing runs and nothing can. `tick` is called every `every` seconds."""
+        slots = self.asked.parallel or os.cpu_count() or 1
+        heights = settle.heights(self.run)
+        shop = self._workshop()
+        self._take(*settle.advance(self.run, time.time()))
+        while True:
+            ready = [j for j in self.run.jobs if j.status is Status.QUEUED] if not self.interrupted else []
+            ready.sort(key=lambda j: -heights.get(j.name, 0))
+            for job in ready[: slots - len(self.cancels)]:
+                self._start(shop, job)
+            if not self.cancels:
+                break
+            try:
+                self._receive(every, tick)
+            except KeyboardInterrupt:
+                self._interrupt()
+        for thread in self.threads:
+            thread.join()
+        return self.run
+
+    def _receive(self, every: float | None, tick: Callable[[], None]) -> None:
+        try:
+            name, told = self.results.get(timeout=every)
+        except queue.Empty:
+            tick()
+            return
+        if isinstance(told, bytes):
+            self.observe("output", self.run.job(name), told)
+            return
+        self.cancels.pop(name).close()
+        if isinstance(told, BaseException):
+            raise told
+        self.dotenv[name] = told.dotenv
+        before = self.run.job(name)
+        self._take(*settle.settle(self.run, told, time.time()))
+        if before.status is Status.RUNNING:
+            self.observe("end", self.run.job(name), b"")
+
+    def _interrupt(self) -> None:
+        """First ^C: ask the jobs to end; second: kill them."""
+        self.interrupted += 1
+        for cancel in self.cancels.values():
+            cancel.turn(hard=self.interrupted > 1)
+        if self.interrupted == 1:
+            waiting = {j.name: replace(j, status=Status.CANCELED) for j in self.run.jobs if j.status in (Status.CREATED, Status.QUEUED)}
+            self.run = self.run.with_jobs(waiting)
+
+    def _take(self, run: Run, facts: object) -> None:
+        skipped = {j.name for j in self.run.jobs if j.status is Status.SKIPPED}
+        self.run = run
+        for job in run.jobs:
+            if job.status is Status.SKIPPED and job.name not in skipped:
+                self.observe("skip", job, b"")
+
+    def _workshop(self) -> Workshop:
+        from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap, python_version
+
+        home = self.prepared.home
+        isolation = "none"
+        if self.asked.isolate:
+            found = find_bubblewrap()
+            if found is None:
+                raise ConfigError(
+                    "--isolate needs bubblewrap, which this machine lacks or forbids",
+                    "pip install 'trunkline[sandbox]', or apt install bubblewrap",
+                )
+            isolation = found
+        shown = (os.path.join(cache_root(), "environments"), os.path.expanduser("~/.cache"))
+        if self.asked.committed:
+            _materialise(self.prepared, os.path.join(home, "head"))
+        executor = HostExecutor(isolation, shown=tuple(p for p in shown if os.path.isdir(p)))
+        folders = Folders(f"{home}/work", f"{home}/caches", os.path.join(cache_root(), "environments"), f"{home}/artifacts")
+        _forget_artifacts(folders.artifacts, [j.name for j in self.run.jobs])
+        return Workshop(executor, folders, find_uv, self.asked.fresh, python_version)
+
+    def _start(self, shop: Workshop, job: JobRun) -> None:
+        now = time.time()
+        self.run, _ = settle.start(self.run, job.name, now)
+        job = self.run.job(job.name)
+        prepared = self.prepared
+        root = os.path.join(prepared.home, "head") if self.asked.committed else prepared.checkout.root
+        sources = Sources(root, prepared.checkout.paths(), prepared.checkout.git_dir, prepared.event.revision.sha, prepared.event.ref)
+        inputs = artifact_sources(self.run, job)
+        dotenv = [pair for name in inputs for pair in self.dotenv.get(name, ())]
+        known = {**prepared.predefined, "CI_PIPELINE_ID": "1", "CI_PIPELINE_IID": "1", "CI_JOB_ID": str(1 + [j.name for j in self.run.jobs].index(job.name)),
+                 "CI_JOB_STARTED_AT": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), "TRUNKLINE_LOCAL": "true"}  # fmt: skip
+        task = Assignment(
+            job=job.job,
+            project=known["CI_PROJECT_PATH"],
+            sources=sources,
+            variables=assignment_variables(job.job, known, dotenv, (), (Variable(n, v) for n, v in self.asked.variables)),
+            trace_path=trace_path(prepared.home, job.name),
+            store=artifact_path(prepared.home, job.name),
+            inputs=tuple((name, artifact_path(prepared.home, name)) for name in inputs),
+            label="this machine",
+            timeout=self.asked.timeout,
+        )
+        for leftover in (task.trace_path, task.trace_path + ".idx"):
+            if os.path.exists(leftover):
+                os.unlink(leftover)
+        cancel = self.cancels[job.name] = Cancel()
+        self.observe("start", job, b"")
+        thread = threading.Thread(target=self._work, args=(shop, task, cancel), name=job.name, daemon=True)
+        self.threads = [t for t in self.threads if t.is_alive()] + [thread]
+        thread.start()
+
+    def _work(self, shop: Workshop, task: Assignment, cancel: Cancel) -> None:
+        name = task.job.name
+        try:
+            self.results.put((name, work(shop, task, cancel, lambda data: self.results.put((name, data)))))
+        except BaseException as problem:  # noqa: BLE001 - handed to the main thread, which raises it
+            self.results.put((name, problem))
+
+
+def _file_name(job: str) -> str:
+    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in job)[:60]
+    return plain if plain == job else f"{plain}-{digest(job)[:8]}"
+
+
+def trace_path(home: str, job: str) -> str:
+    """Return where a local run keeps the job's log."""
+    return os.path.join(home, "traces", _file_name(job) + ".log")
+
+
+def artifact_path(home: str, job: str) -> str:
+    """Return the folder in which a local run keeps the job's artifacts."""
+    return os.path.join(home, "artifacts", _file_name(job))
+
+
+def _forget_artifacts(folder: str, jobs: list[str]) -> None:
+    """Forget the artifacts that these jobs left in an earlier run."""
+    from trunkline.kit import trees
+
+    for job in jobs:
+        trees.remove(os.path.join(folder, _file_name(job)))
+
+
+def _materialise(prepared: Prepared, folder: str) -> None:
+    """Bring HEAD's files into a kept folder, for --committed."""
+    from trunkline.kit import processes
+
+    os.makedirs(folder, exist_ok=True)
+    env = {**os.environ, "GIT_INDEX_FILE": folder + ".index", "GIT_WORK_TREE": folder, "GIT_DIR": prepared.checkout.git_dir}
+    processes.output(["git", "read-tree", "--reset", "-u", "HEAD"], env=env)
+    processes.output(["git", "clean", "-ffdxq"], cwd=folder, env=env)
+
+
+def record(prepared: Prepared, run: Run | None) -> None:
+    """Keep what was decided for `trunkline why`."""
+    kept_run = run or prepared.planned.run
+    decisions: tuple[Decision, ...] = prepared.planned.decisions
+    from pickle import dumps
+
+    try:
+        os.makedirs(prepared.home, exist_ok=True)
+        with open(os.path.join(prepared.home, "last"), "wb") as f:
+            f.write(dumps((decisions, kept_run, prepared.planned.because), protocol=5))
+    except OSError:
+        return
+
+
+def recorded(home: str) -> tuple[tuple[Decision, ...], Run | None, str] | None:
+    """Return what `record` kept last, or None."""
+    try:
+        with open(os.path.join(home, "last"), "rb") as f:
+            decisions, run, because = kept.Reader(f).load()
+        return decisions, run, because
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, ImportError):
+        return None
