@@ -1,12 +1,17 @@
 """What a terminal shows while jobs run: a line per job that changes in place, or plain lines where there is no terminal."""
 
+from __future__ import annotations
+
 import os
 import time
-from typing import TextIO
 
 from trunkline.cli import show
 from trunkline.kit.words import duration
 from trunkline.model.runs import JobRun, Run, Status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 

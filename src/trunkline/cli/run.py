@@ -1,16 +1,31 @@
 """`trunkline run`: this checkout's pipeline, here and now."""
 
-import argparse
+from __future__ import annotations
+
 import os
-import signal
 import sys
+from types import SimpleNamespace
 
 from trunkline.cli import show
+from trunkline.kit.lazy import lazy
 from trunkline.kit.words import duration, plural
 from trunkline.model.diagnostics import Severity
 from trunkline.model.errors import ConfigError
 from trunkline.model.runs import JobRun, Run, Status
-from trunkline.runner.local import Asked, LocalRun, Prepared, artifact_path, prepare, record, selected, trace_path
+from trunkline.runner.local import Asked, LocalRun, Prepared, artifact_path, prepare, remember, selected, trace_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    import signal
+else:
+    argparse = lazy("argparse")
+    signal = lazy("signal")
+
+# What `parser().parse_args([])` returns; without arguments argparse need not load (a test keeps both equal).
+DEFAULTS = {"jobs": [], "no_needs": False, "list": False, "json": False, "verbose": False, "quiet": False, "parallel": 0, "directory": ".", "file": "",
+            "event": "push", "branch": "", "tag": "", "changed": None, "variable": [], "committed": False, "fresh": False, "isolate": False,
+            "timeout": "1h"}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +63,7 @@ def add_event_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--variable", "-e", action="append", default=[], metavar="NAME=VALUE", help="set a CI/CD variable; wins over the file's")
 
 
-def asked_from(options: argparse.Namespace) -> Asked:
+def asked_from(options: argparse.Namespace | SimpleNamespace) -> Asked:
     """Turn parsed options into what the runner is asked."""
     variables = []
     for pair in options.variable:
@@ -85,7 +100,7 @@ def _seconds(text: str) -> float:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(arguments) if arguments else SimpleNamespace(**DEFAULTS)
     asked = asked_from(options)
     prepared = prepare(asked)
     colour = show.has_colour(sys.stderr)
@@ -93,7 +108,7 @@ def main(arguments: list[str]) -> int:
         return 2
     run = prepared.planned.run
     if run is None:
-        record(prepared, None)
+        remember(prepared, None)
         print(f"trunkline: nothing to run: {prepared.planned.because}", file=sys.stderr)
         return 0
     if asked.jobs:
@@ -134,7 +149,7 @@ def _list(run: Run, as_json: bool) -> int:
     return 0
 
 
-def _work(prepared: Prepared, run: Run, asked: Asked, options: argparse.Namespace) -> int:
+def _work(prepared: Prepared, run: Run, asked: Asked, options: argparse.Namespace | SimpleNamespace) -> int:
     from trunkline.cli.progress import Quiet, Screen, Stream
 
     stream = sys.stderr if options.json else sys.stdout
@@ -154,7 +169,7 @@ def _work(prepared: Prepared, run: Run, asked: Asked, options: argparse.Namespac
     local = LocalRun(prepared, run, asked, screen.observe)
     ended = local.to_end(screen.tick, screen.every)
     screen.close()
-    record(prepared, ended)
+    remember(prepared, ended)
     if options.json:
         _print_json(prepared, ended)
     else:

@@ -7,13 +7,13 @@ a job that changes what it took can't change what was kept.
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from trunkline.kit import globs, trees
+from trunkline.kit.record import record
 from trunkline.model.variables import expand
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Collected:
     """The files that patterns matched, relative to the workspace, what they weigh in bytes, and what was wrong with some."""
 

@@ -9,13 +9,13 @@ import marshal
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from trunkline.kit import trees
+from trunkline.kit.record import record
 from trunkline.model.errors import OutsideError
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sources:
     """Where a job's files come from: a folder, the paths in it that count, and the git facts a copy is given.
 

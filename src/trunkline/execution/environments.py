@@ -13,11 +13,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from trunkline.execution import shellwords
 from trunkline.kit import processes, trees
 from trunkline.kit.ids import digest
+from trunkline.kit.record import field, mutable, record
 from trunkline.kit.words import duration
 from trunkline.model.errors import OutsideError
 
@@ -60,7 +60,7 @@ _INDEX_SETTINGS = re.compile(
 _PINNED = re.compile(r"[A-Za-z0-9_.\[\],-]+\s*===?\s*[^*\s;]+(\s*;.*)?\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interpreter:
     """A Python of this machine."""
 
@@ -68,7 +68,7 @@ class Interpreter:
     version: str
 
 
-@dataclass(slots=True)
+@mutable
 class Recipe:
     """What a job installs: `steps` as written and how to build them, `rest` the script that remains, `folders` what the steps make."""
 
@@ -282,7 +282,7 @@ class _Reader:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lent:
     """An environment in place: `folder` has bin/, `note` is the sentence for the trace, `short` the beginning of its key."""
 

@@ -1,53 +1,67 @@
 """The story of one job, from the lease to its result. A runner's thread calls `work`; everything it tells goes to the trace."""
 
+from __future__ import annotations
+
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 
 from trunkline import __version__
-from trunkline.execution import artifacts, caches, environments, script
+from trunkline.execution import script
 from trunkline.execution.checkout import Sources, lease_workspace
-from trunkline.execution.environments import Environments, Interpreter
 from trunkline.execution.trace import BOLD, GREEN, RED, RESET, Trace
+from trunkline.kit.lazy import lazy
 from trunkline.kit.processes import Cancel
+from trunkline.kit.record import field, mutable, record, replace
 from trunkline.kit.words import duration, plural, size
 from trunkline.model.errors import TrunklineError
 from trunkline.model.pipelines import Job, When
 from trunkline.model.runs import JobResult, Reason, Status
 from trunkline.model.variables import Variable, expand, resolve
-from trunkline.ports.executor import Executor, Sandbox
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+
+    from trunkline.execution import artifacts, caches, environments
+    from trunkline.ports.executor import Executor, Sandbox
+else:
+    re = lazy("re")
+    artifacts = lazy("trunkline.execution.artifacts")
+    caches = lazy("trunkline.execution.caches")
+    environments = lazy("trunkline.execution.environments")
 
 DEFAULT_TIMEOUT = 3600.0
 AFTER_SCRIPT_TIMEOUT = 300.0
 
-PASSED_THROUGH = [
-    "PATH",
-    "LANG",
-    "LANGUAGE",
-    "TZ",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "NODE_EXTRA_CA_CERTS",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "ALL_PROXY",
-    "PYENV_ROOT",
-    "USER",
-    "LOGNAME",
-]
+PASSED_THROUGH = frozenset(
+    (
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "GIT_SSL_CAINFO",
+        "NODE_EXTRA_CA_CERTS",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "PYENV_ROOT",
+        "USER",
+        "LOGNAME",
+    )
+)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Folders:
     """Where a runner keeps things: `work` for workspaces of this project, the others shared between projects or runs."""
 
@@ -57,7 +71,7 @@ class Folders:
     artifacts: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assignment:
     """One attempt to be worked. `inputs` are (job, folder of its artifacts); `variables` are complete, later entries win."""
 
@@ -72,7 +86,7 @@ class Assignment:
     timeout: float = DEFAULT_TIMEOUT
 
 
-@dataclass(slots=True)
+@mutable
 class Workshop:
     """What every job on this runner shares."""
 
@@ -81,7 +95,15 @@ class Workshop:
     uv: Callable[[], str | None]
     fresh: bool = False
     python_of: Callable[[str], str | None] = lambda image: None
-    interpreters: dict[str, Interpreter] = field(default_factory=dict)
+    interpreters: dict[str, environments.Interpreter] = field(default_factory=dict)
+
+
+_PYTHON_WORDS = ("py", "pip", "tox", "nox", "uv", "poetry", "virtualenv", "ruff", "black", "flake8", "twine")
+
+
+def _may_use_python(commands: tuple[str, ...]) -> bool:
+    """Say cheaply whether it is worth to load what knows about Python environments."""
+    return any(word in command for command in commands for word in _PYTHON_WORDS)
 
 
 def work(shop: Workshop, task: Assignment, cancel: Cancel, watcher: Callable[[bytes], None] | None = None) -> JobResult:
@@ -162,7 +184,7 @@ class _Worker:
 
     def _environment(self) -> dict[str, str]:
         """Return the process environment: little of the machine's own, then the job's variables."""
-        env = {name: os.environ[name] for name in PASSED_THROUGH if name in os.environ}
+        env = {n: v for n, v in os.environ.items() if n in PASSED_THROUGH}
         env |= {n: v for n, v in os.environ.items() if n.startswith(("PIP_", "UV_", "LC_"))}
         home = os.path.expanduser("~")
         if os.path.isdir(f"{home}/.pyenv"):
@@ -184,7 +206,7 @@ class _Worker:
         commands = (*job.before_script, *job.script)
         code = 0
         timed_out = False
-        if environments.uses_python(commands):
+        if _may_use_python(commands):
             with trace.section("prepare_environment", "Preparing the Python environment"):
                 commands, code = self._warm(sandbox, top, commands, env, deadline)
         if code == 0 and not self.cancel.turned:
@@ -227,7 +249,7 @@ class _Worker:
             assert isinstance(settings, dict)
             return sandbox.run(text, settings, trace.write, self.cancel, deadline).exit_code
 
-        lent = Environments(shop.folders.environments, shop.uv()).lend(recipe, top, sandbox.project_dir, env, run, shop.fresh)
+        lent = environments.Environments(shop.folders.environments, shop.uv()).lend(recipe, top, sandbox.project_dir, env, run, shop.fresh)
         self.note = lent.note if recipe.steps else ""
         trace.say(f"{lent.note} (Python {interpreter.version})")
         env["PATH"] = f"{lent.folder}/bin:{env.get('PATH', '')}"

@@ -9,7 +9,8 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from trunkline.kit.record import record
 
 MARK = "TRUNKLINE_PROCESS_MARK"
 CHUNK = 1 << 18
@@ -18,7 +19,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _adopting = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ended:
     """How a program ended: its exit code (128 + signal when killed), and whether it was stopped by `cancel` or by its deadline."""
 

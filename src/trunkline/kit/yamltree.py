@@ -6,9 +6,10 @@ Scalars follow YAML 1.1 as GitLab's Psych reads it, without sexagesimal numbers 
 """
 
 import re
-from dataclasses import dataclass, field
 
 import yaml
+
+from trunkline.kit.record import field, mutable
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 100
@@ -23,7 +24,7 @@ class YamlMistake(Exception):
         self.message, self.line, self.column, self.hint = message, line, column, hint
 
 
-@dataclass(slots=True, eq=False)
+@mutable
 class Node:
     """One value: None, bool, int, float, str, a list of nodes, or a dict of name -> Node. `keys` holds the places of a dict's keys."""
 

@@ -4,20 +4,26 @@ Grammar and meaning: GitLab's documentation of CI/CD job rules. Precedence from 
 defined is null; null and '' are false, any other value is true. A pattern may also come from a variable that holds `/pattern/flags`.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from trunkline.kit.lazy import lazy
+from trunkline.kit.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+else:
+    re = lazy("re")
 
 MAX_DEPTH = 200
 
-_TOKEN = re.compile(
+_LEXEME = (
     r"\s*(?:(?P<variable>\$[a-zA-Z_][a-zA-Z0-9_]*|\$\{[a-zA-Z_][a-zA-Z0-9_]*\})"
     r"|(?P<string>\"[^\"]*\"|'[^']*')"
     r"|(?P<pattern>/(?:\\.|[^/\\])*/[a-zA-Z]*)"
     r"|(?P<operator>==|!=|=~|!~|&&|\|\||\(|\))"
     r"|(?P<null>null\b))"
 )
-_FLAGS = {"i": re.IGNORECASE, "m": re.DOTALL, "s": re.DOTALL}
 
 
 class ConditionMistake(ValueError):
@@ -28,7 +34,7 @@ class ConditionMistake(ValueError):
         self.offset = offset
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Condition:
     """A node: op is one of variable, string, null, pattern (with `text`), ==, !=, =~, !~, &&, ||."""
 
@@ -38,7 +44,7 @@ class Condition:
     right: "Condition | None" = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Judged:
     """The outcome of a condition and the variables it looked at, with None for an undefined one."""
 
@@ -49,9 +55,10 @@ class Judged:
 class _Parser:
     def __init__(self, text: str) -> None:
         self.tokens: list[tuple[str, str, int]] = []
+        token = re.compile(_LEXEME)
         at = 0
         while at < len(text.rstrip()):
-            match = _TOKEN.match(text, at)
+            match = token.match(text, at)
             if match is None or match.lastgroup is None:
                 start = at + len(text[at:]) - len(text[at:].lstrip())
                 raise ConditionMistake(f"can't read {text[start : start + 12]!r} here", start)
@@ -109,14 +116,16 @@ class _Parser:
 _LEVELS = (("||",), ("&&",), ("==", "!=", "=~", "!~"))
 
 
-def _compiled(literal: str, offset: int = 0) -> re.Pattern[str]:
+def _compiled(literal: str, offset: int = 0) -> "re.Pattern[str]":
     body, _, flags = literal[1:].rpartition("/")
-    options = re.NOFLAG
-    for flag in flags:
-        options |= _FLAGS.get(flag, re.NOFLAG)
+    options = re.MULTILINE
+    if "i" in flags:
+        options |= re.IGNORECASE
+    if "m" in flags or "s" in flags:
+        options |= re.DOTALL
     body = body.replace(r"\/", "/").replace(r"\A", "^" if "m" not in flags else r"\A").replace(r"\z", r"\Z")
     try:
-        return re.compile(body, options | re.MULTILINE)
+        return re.compile(body, options)
     except (re.error, OverflowError, RecursionError) as mistake:
         raise ConditionMistake(f"/{body}/ is no pattern: {mistake}", offset) from None
 

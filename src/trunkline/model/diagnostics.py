@@ -1,10 +1,11 @@
 """What is wrong, or merely to be known, about a pipeline file: always with its place. Collected, never raised."""
 
-from dataclasses import dataclass
 from enum import Enum
 
+from trunkline.kit.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Place:
     """A spot in a file; line and column count from 1, width in characters."""
 
@@ -22,7 +23,7 @@ class Severity(Enum):
     NOTE = "note"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diagnostic:
     """One remark about one place. `rule` is a short stable name for it, `hint` what to do."""
 

@@ -1,7 +1,8 @@
 """What happened at a forge (or on a laptop) that may start a run, as one frozen value."""
 
-from dataclasses import dataclass
 from enum import Enum
+
+from trunkline.kit.record import record
 
 
 class EventKind(Enum):
@@ -17,7 +18,7 @@ class EventKind(Enum):
 ZERO_SHA = "0" * 40
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Revision:
     """A commit and what is known of it. `time` is ISO 8601."""
 
@@ -33,7 +34,7 @@ class Revision:
         return self.sha[:8]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Event:
     """One thing that happened. `ref` is a branch or tag name; `changed` is None where no comparison exists (new branch, tag, schedule)."""
 

@@ -3,9 +3,9 @@
 `Pipeline` holds `Job`s with conditions still open; `pipeline.plan` decides them for one event and makes a `Run`.
 """
 
-from dataclasses import dataclass, field
 from enum import Enum
 
+from trunkline.kit.record import field, record
 from trunkline.model.conditions import Condition
 from trunkline.model.diagnostics import Place
 from trunkline.model.variables import Variable
@@ -21,7 +21,7 @@ class When(Enum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AllowFailure:
     """Whether a failure leaves the run green: always, or only with these exit codes."""
 
@@ -29,7 +29,7 @@ class AllowFailure:
     exit_codes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Need:
     """A job that must have ended first. `artifacts`: fetch its artifacts; `optional`: it need not exist."""
 
@@ -39,7 +39,7 @@ class Need:
     place: Place | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rule:
     """One entry of a rules list: all its conditions must hold; the first entry that holds decides."""
 
@@ -55,7 +55,7 @@ class Rule:
     interruptible: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RefPolicy:
     """An `only` or `except`: keywords, names or /patterns/ of refs, conditions on variables, changed paths. Empty parts ask nothing."""
 
@@ -66,7 +66,7 @@ class RefPolicy:
     kubernetes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Image:
     """A container image as it was asked for."""
 
@@ -75,7 +75,7 @@ class Image:
     entrypoint: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Service:
     """A container that runs beside the job."""
 
@@ -84,7 +84,7 @@ class Service:
     alias: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReportSpec:
     """A file or pattern that the job leaves for `reporting`: junit, cobertura, dotenv, ..."""
 
@@ -92,7 +92,7 @@ class ReportSpec:
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Artifacts:
     """What is kept of a job. `expire_in` is in seconds, None for never."""
 
@@ -106,7 +106,7 @@ class Artifacts:
     reports: tuple[ReportSpec, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cache:
     """Reusable input. With `key_files` the key is a digest of those files behind `key` as prefix. `policy`: pull-push, pull or push."""
 
@@ -119,7 +119,7 @@ class Cache:
     fallback_keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Retry:
     """How often a failed job starts again, and for which reasons; no reasons and no codes means all."""
 
@@ -128,7 +128,7 @@ class Retry:
     exit_codes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EnvironmentSpec:
     """The environment that a job deploys to; name and url may hold references."""
 
@@ -139,7 +139,7 @@ class EnvironmentSpec:
     tier: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Job:
     """One job. `needs` None means: after all jobs of the earlier stages. `script` lists keep the lines as written."""
 
@@ -175,7 +175,7 @@ class Job:
     unsupported: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pipeline:
     """All jobs that a commit's files define. `files` are the paths that were read, in order."""
 

@@ -1,8 +1,8 @@
 """One execution of a pipeline: runs, the jobs in them, how they ended, and the facts that other rooms react to."""
 
-from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from trunkline.kit.record import field, record, replace
 from trunkline.model.events import Event
 from trunkline.model.pipelines import AllowFailure, Job, When
 
@@ -40,7 +40,7 @@ class Reason(Enum):
     CANCELED = "canceled"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """Why a job is in the run or not, in the dialect's own terms; `rule` is the text that decided and `line` where it stands."""
 
@@ -53,7 +53,7 @@ class Decision:
     seen: tuple[tuple[str, str | None], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobRun:
     """One job in one run. `id` is unique on a server; `attempt` counts from 1; times are seconds since the epoch."""
 
@@ -83,7 +83,7 @@ class JobRun:
         return self.allow_failure.always or (self.exit_code is not None and self.exit_code in self.allow_failure.exit_codes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """One execution of a pipeline for one event. `number` counts within the project."""
 
@@ -113,7 +113,7 @@ class Run:
         return replace(self, jobs=tuple(changed.get(j.job.name, j) for j in self.jobs))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobResult:
     """What came of one attempt."""
 
@@ -130,7 +130,7 @@ class JobResult:
     log_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fact:
     """Something that became true, saved with the state that made it true. `kind` is one of FACTS."""
 

@@ -4,14 +4,21 @@ The rules are GitLab's (docs: "Where variables can be used"; lib/expand_variable
 are references, `$$` and `%%` stay as they are, and a name that nobody defined stays as written or becomes nothing, as the caller says.
 """
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
-_REFERENCE = re.compile(r"\$\$|%%|\$([a-zA-Z_][a-zA-Z0-9_]*)|\$\{([a-zA-Z_][a-zA-Z0-9_]*)\}|%([a-zA-Z_][a-zA-Z0-9_]*)%")
+from trunkline.kit.lazy import lazy
+from trunkline.kit.record import field, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+else:
+    re = lazy("re")
+
+_REFERENCE = r"\$\$|%%|\$([a-zA-Z_][a-zA-Z0-9_]*)|\$\{([a-zA-Z_][a-zA-Z0-9_]*)\}|%([a-zA-Z_][a-zA-Z0-9_]*)%"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Variable:
     """One CI variable. `raw` means that its value holds no references; `masked` hides it in traces; `file` hands the job a path."""
 
@@ -27,18 +34,18 @@ def expand(text: str, values: Mapping[str, str], keep_unknown: bool = False) -> 
     if "$" not in text and "%" not in text:
         return text
 
-    def value(match: re.Match[str]) -> str:
+    def value(match: "re.Match[str]") -> str:
         name = match.group(1) or match.group(2) or match.group(3)
         if name is None:
             return match.group(0)
         return values.get(name, match.group(0) if keep_unknown else "")
 
-    return _REFERENCE.sub(value, text)
+    return re.sub(_REFERENCE, value, text)
 
 
 def references(text: str) -> list[str]:
     """Return the names that a text refers to."""
-    return [m.group(1) or m.group(2) or m.group(3) for m in _REFERENCE.finditer(text) if m.lastindex]
+    return [m.group(1) or m.group(2) or m.group(3) for m in re.finditer(_REFERENCE, text) if m.lastindex]
 
 
 def resolve(variables: Iterable[Variable]) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Files -> pipeline: fetch what the dialect wants, breadth-capped and cycle-safe, then let it lower the tree. Called by doors through wiring."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from trunkline.kit import globs
+from trunkline.kit.record import record
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.model.pipelines import Pipeline
 from trunkline.ports.dialect import Dialect, Included, Source
@@ -12,7 +12,7 @@ from trunkline.ports.files import FileReader
 MAX_INCLUDES = 150
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compiled:
     """A pipeline, or None with at least one error among the diagnostics. `consulted` are the variables that includes looked at."""
 

@@ -1,9 +1,9 @@
 """Pipeline + event -> run. Decides every rule, keeps the reason of every decision, and fails only where GitLab would refuse the pipeline."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
-from trunkline.kit import globs
+from trunkline.kit.lazy import lazy
+from trunkline.kit.record import record, replace
 from trunkline.kit.words import did_you_mean
 from trunkline.model.conditions import judge, parse
 from trunkline.model.diagnostics import Diagnostic, Severity
@@ -13,10 +13,16 @@ from trunkline.model.runs import Decision, JobRun, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
 from trunkline.pipeline.variables import job_variables
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from trunkline.kit import globs
+else:
+    globs = lazy("trunkline.kit.globs")
+
 Seen = tuple[tuple[str, str | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Planned:
     """A run without identity, or None and why not."""
 
@@ -26,7 +32,7 @@ class Planned:
     because: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Verdict:
     """What the rules say of one job."""
 

@@ -4,8 +4,7 @@ The rules of stages and needs follow GitLab's processing: a job of a stage looks
 only at them and is skipped as soon as one of them was. Nobody here starts anything: a job that may start becomes QUEUED.
 """
 
-from dataclasses import replace
-
+from trunkline.kit.record import replace
 from trunkline.model.pipelines import When
 from trunkline.model.runs import Fact, JobResult, JobRun, Reason, Run, Status
 

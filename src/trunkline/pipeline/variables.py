@@ -1,6 +1,5 @@
 """The predefined variables: what a job may know of its event, project and run. Names and meaning as GitLab documents them."""
 
-import re
 from collections.abc import Iterable, Mapping
 
 from trunkline.model.events import Event, EventKind
@@ -8,10 +7,12 @@ from trunkline.model.pipelines import Job
 from trunkline.model.runs import JobRun, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
 
+_SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+
 
 def slug(text: str, most: int = 63) -> str:
     """Return a text as it may stand in a host name: lower case, digits and dashes."""
-    return re.sub(r"[^a-z0-9]", "-", text.lower())[:most].strip("-")
+    return "".join(c if c in _SLUG else "-" for c in text.lower())[:most].strip("-")
 
 
 def event_variables(event: Event, project: str, default_branch: str = "main", server: str = "") -> dict[str, str]:

@@ -1,12 +1,11 @@
 """Why a job was created, left out, skipped, or still waits: read from what the plan recorded, never guessed anew."""
 
-from dataclasses import dataclass
-
+from trunkline.kit.record import record
 from trunkline.kit.words import did_you_mean
 from trunkline.model.runs import Decision, JobRun, Run, Status
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """One sentence, the place of the rule that decided, the values it compared, and more sentences."""
 

@@ -1,14 +1,14 @@
 """Dialect: a notation for pipelines. Pure: it names the files it wants, `pipeline.compile` fetches them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from trunkline.kit.record import record
 from trunkline.model.diagnostics import Diagnostic, Place
 from trunkline.model.pipelines import Pipeline
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """One parsed file. Only the dialect that made it looks into `document`."""
 
@@ -17,7 +17,7 @@ class Source:
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Want:
     """A file, or a pattern of files, that another one includes. `place` is where it asks."""
 
@@ -25,7 +25,7 @@ class Want:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Included:
     """A source and, in order, what it includes."""
 

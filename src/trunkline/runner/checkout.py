@@ -1,11 +1,17 @@
 """What a working tree on a laptop says of itself: its root, its files, and the event that a push of it would be."""
 
 import os
-import re
 
-from trunkline.kit import globs, processes
+from trunkline.kit import processes
+from trunkline.kit.lazy import lazy
 from trunkline.model.errors import ConfigError
 from trunkline.model.events import Event, EventKind, Revision
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from trunkline.kit import globs
+else:
+    globs = lazy("trunkline.kit.globs")
 
 _FIELDS = "%H%x00%an%x00%ae%x00%cI%x00%B"
 
@@ -91,10 +97,14 @@ class Checkout:
         return head.removeprefix("ref: refs/heads/") if head.startswith("ref: refs/heads/") else ""
 
     def _project(self) -> str:
-        match = re.search(r'\[remote "origin"\][^\[]*?url\s*=\s*(\S+)', _text(os.path.join(self.git_dir, "config")))
-        url = match.group(1) if match else ""
-        path = re.sub(r"^\w+://[^/]+/|^[^/]*?@?[^/:]+:", "", url).removesuffix(".git").strip("/")
-        return path if "/" in path and not url.startswith(("/", ".")) else f"local/{os.path.basename(self.root)}"
+        config = _text(os.path.join(self.git_dir, "config"))
+        _, found, section = config.partition('[remote "origin"]')
+        lines = [line.partition("=") for line in section.partition("[")[0].split("\n")]
+        url = next((value.strip() for key, _, value in lines if key.strip() == "url"), "")
+        if not found or url.startswith(("/", ".")):
+            return f"local/{os.path.basename(self.root)}"
+        path = (url.split("://", 1)[1].partition("/")[2] if "://" in url else url.partition(":")[2]).removesuffix(".git").strip("/")
+        return path if "/" in path else f"local/{os.path.basename(self.root)}"
 
     def _default_branch(self) -> str:
         head = _text(os.path.join(self.git_dir, "refs/remotes/origin/HEAD"))

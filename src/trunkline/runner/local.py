@@ -8,12 +8,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 
 from trunkline.execution.checkout import Sources
 from trunkline.execution.work import Assignment, Folders, Workshop, work
 from trunkline.kit.ids import digest
 from trunkline.kit.processes import Cancel
+from trunkline.kit.record import field, mutable, record, replace
 from trunkline.model.diagnostics import Diagnostic, Severity
 from trunkline.model.errors import ConfigError, UnknownName
 from trunkline.model.events import Event
@@ -27,7 +27,7 @@ from trunkline.runner.checkout import EVENTS, Checkout, event_of
 from trunkline.wiring.places import cache_root, find_uv
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Asked:
     """What the command line asked for."""
 
@@ -47,7 +47,7 @@ class Asked:
     changed: tuple[str, ...] | None = None
 
 
-@dataclass(slots=True)
+@mutable
 class Prepared:
     """A checkout with its pipeline planned."""
 
@@ -158,7 +158,7 @@ def selected(run: Run, names: tuple[str, ...], with_needs: bool) -> Run:
 Observer = Callable[[str, JobRun, bytes], None]
 
 
-@dataclass(slots=True)
+@mutable
 class LocalRun:
     """Works one run to its end. `observe` is told: ("start" | "output" | "end" | "skip", job, bytes printed)."""
 
@@ -320,7 +320,7 @@ def _materialise(prepared: Prepared, folder: str) -> None:
     processes.output(["git", "clean", "-ffdxq"], cwd=folder, env=env)
 
 
-def record(prepared: Prepared, run: Run | None) -> None:
+def remember(prepared: Prepared, run: Run | None) -> None:
     """Keep what was decided for `trunkline why`."""
     kept_run = run or prepared.planned.run
     decisions: tuple[Decision, ...] = prepared.planned.decisions
@@ -335,7 +335,7 @@ def record(prepared: Prepared, run: Run | None) -> None:
 
 
 def recorded(home: str) -> tuple[tuple[Decision, ...], Run | None, str] | None:
-    """Return what `record` kept last, or None."""
+    """Return what `remember` kept last, or None."""
     try:
         with open(os.path.join(home, "last"), "rb") as f:
             decisions, run, because = kept.Reader(f).load()

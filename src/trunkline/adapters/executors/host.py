@@ -5,27 +5,32 @@ need containers. With `isolation` it wraps every script in bubblewrap, so that a
 """
 
 import os
-import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from trunkline.kit import processes, trees
+from trunkline.kit.lazy import lazy
 from trunkline.kit.processes import Cancel, Ended
 from trunkline.model.diagnostics import Place
 from trunkline.model.pipelines import Job
 from trunkline.model.variables import expand
 
-PYTHON_IMAGE = re.compile(r"(?:(?:docker\.io/)?library/)?python(?::(?P<version>\d+(?:\.\d+){0,2})?(?P<rest>[\w.-]*))?\Z")
-_FLAVOURS = re.compile(
-    r"-?(?:slim|alpine|bookworm|bullseye|buster|trixie|latest|stretch)?(?:-?(?:slim|bookworm|bullseye|buster|trixie|stretch|alpine)?[\d.]*)*\Z"
-)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    import shutil
+else:
+    re = lazy("re")
+    shutil = lazy("shutil")
+
+PYTHON_IMAGE = r"(?:(?:docker\.io/)?library/)?python(?::(?P<version>\d+(?:\.\d+){0,2})?(?P<rest>[\w.-]*))?\Z"
+_FLAVOURS = r"-?(?:slim|alpine|bookworm|bullseye|buster|trixie|latest|stretch)?(?:-?(?:slim|bookworm|bullseye|buster|trixie|stretch|alpine)?[\d.]*)*\Z"
 
 
 def python_version(image: str) -> str | None:
     """Return the version that an image of Python asks for ('' for any), or None if it is no image of Python."""
-    match = PYTHON_IMAGE.match(image)
-    if match is None or not _FLAVOURS.match(match["rest"] or ""):
+    match = re.match(PYTHON_IMAGE, image)
+    if match is None or not re.match(_FLAVOURS, match["rest"] or ""):
         return None
     return match["version"] or ""
 

@@ -1,13 +1,13 @@
 """The GitLab dialect behind the port: parse a file, name its includes, lower the tree of files to a pipeline."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from trunkline.adapters.dialects.gitlab import keywords, parts
 from trunkline.adapters.dialects.gitlab.jobs import JobReader, manual_blocks
 from trunkline.adapters.dialects.gitlab.merging import Extender, Referrer, overlay
 from trunkline.adapters.dialects.gitlab.mistakes import Mistakes, place
 from trunkline.kit import yamltree
+from trunkline.kit.record import replace
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node, YamlMistake
 from trunkline.model.conditions import judge

@@ -1,10 +1,10 @@
 """One job of the file -> one `Job`, or one for each node of its `parallel`."""
 
 import re
-from dataclasses import replace
 
 from trunkline.adapters.dialects.gitlab import keywords, parts
 from trunkline.adapters.dialects.gitlab.mistakes import MAX_NESTING, Mistakes, place
+from trunkline.kit.record import replace
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
 from trunkline.model.pipelines import AllowFailure, Job, Retry, When
