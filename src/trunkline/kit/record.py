@@ -102,6 +102,7 @@ def _initialiser(names: tuple[str, ...], setters: list[Any], defaults: dict[str,
         if kwargs:
             raise TypeError(f"{type(self).__name__} has no field {next(iter(kwargs))!r}, or got it twice")
 
+    __init__.__defaults_of__ = defaults  # type: ignore[attr-defined]
     return __init__
 
 

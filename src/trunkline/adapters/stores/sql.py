@@ -1,0 +1,416 @@
+"""The store on SQLAlchemy Core: SQLite in WAL mode with one writer thread. Implements ports.store.
+
+The writer takes whatever has been asked for meanwhile into one transaction (each use-case in a savepoint of its own) and answers after the
+commit: many small writes share one sync, and nobody is told of a state that could still be lost.
+"""
+
+import queue
+import threading
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, delete, event, func, insert, inspect, select, text, update
+from sqlalchemy.pool import QueuePool
+
+from trunkline.adapters.stores import tables as t
+from trunkline.kit.codec import from_plain, to_plain
+from trunkline.model.errors import OutsideError
+from trunkline.model.events import Event
+from trunkline.model.pipelines import AllowFailure, Job, When
+from trunkline.model.runs import Decision, Fact, JobRun, Reason, Run, Status
+from trunkline.ports.store import Project, RunRow, Transaction, User
+
+T = TypeVar("T")
+HEAD = "0001"
+
+
+def _packed(value: object) -> bytes:
+    return zlib.compress(msgspec.json.encode(to_plain(value)), 1)
+
+
+def _unpacked(data: bytes) -> Any:
+    return msgspec.json.decode(zlib.decompress(data))
+
+
+class SqlTransaction:
+    """Implements ports.store.Transaction on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.c = connection
+
+    def _row(self, query: Any) -> RowMapping | None:
+        return self.c.execute(query).mappings().first()
+
+    # projects and refs
+
+    def create_project(self, path: str, default_branch: str, now: float) -> Project:
+        done = self.c.execute(insert(t.projects).values(path=path, default_branch=default_branch, runs=0, created_at=now))
+        return Project(cast(tuple[int], done.inserted_primary_key)[0], path, default_branch, now)
+
+    def find_project(self, path: str) -> Project | None:
+        row = self._row(select(t.projects).where(t.projects.c.path == path))
+        return Project(row["id"], row["path"], row["default_branch"], row["created_at"]) if row else None
+
+    def projects(self) -> list[tuple[Project, RunRow | None]]:
+        newest = select(func.max(t.runs.c.id)).group_by(t.runs.c.project_id)
+        last = {r.project: r for r in self._run_rows(self._rows_query().where(t.runs.c.id.in_(newest)))}
+        rows = self.c.execute(select(t.projects).order_by(t.projects.c.path)).mappings()
+        return [(Project(r["id"], r["path"], r["default_branch"], r["created_at"]), last.get(r["path"])) for r in rows]
+
+    def refs(self, project: int) -> dict[str, str]:
+        return {r.ref: r.sha for r in self.c.execute(select(t.refs.c.ref, t.refs.c.sha).where(t.refs.c.project_id == project))}
+
+    def set_ref(self, project: int, ref: str, sha: str | None) -> None:
+        self.c.execute(delete(t.refs).where(t.refs.c.project_id == project, t.refs.c.ref == ref))
+        if sha is not None:
+            self.c.execute(insert(t.refs).values(project_id=project, ref=ref, sha=sha))
+
+    # runs
+
+    def add_run(self, project: Project, run: Run, facts: Iterable[Fact], because: str = "") -> Run:
+        self.c.execute(update(t.projects).where(t.projects.c.id == project.id).values(runs=t.projects.c.runs + 1))
+        number = self.c.execute(select(t.projects.c.runs).where(t.projects.c.id == project.id)).scalar_one()
+        plan = {"event": run.event, "stages": run.stages, "decisions": run.decisions, "variables": run.variables}
+        done = self.c.execute(
+            insert(t.runs).values(
+                project_id=project.id,
+                number=number,
+                status=run.status.value,
+                ref=run.event.ref,
+                is_tag=run.event.is_tag,
+                sha=run.event.revision.sha,
+                title=run.event.revision.title,
+                author=run.event.revision.author_name,
+                source=run.event.kind.value,
+                name=run.name,
+                because=because,
+                dialect=run.dialect,
+                created_at=run.created_at,
+                finished_at=run.finished_at,
+                plan=_packed(plan),
+            )
+        )
+        run_id = cast(tuple[int], done.inserted_primary_key)[0]
+        top = self.c.execute(select(func.max(t.jobs.c.id))).scalar_one() or 0
+        rows = [{"id": top + i, "run_id": run_id, **_job_columns(j), "definition": _definition(j)} for i, j in enumerate(run.jobs, 1)]
+        if rows:
+            self.c.execute(insert(t.jobs), rows)
+        from trunkline.kit.record import replace
+
+        saved = replace(run, id=run_id, number=number, jobs=tuple(replace(j, id=top + i) for i, j in enumerate(run.jobs, 1)))
+        self._add_facts(run_id, facts, run.created_at)
+        return saved
+
+    def load_run(self, run: int) -> Run | None:
+        row = self._row(select(t.runs, t.projects.c.path).join(t.projects).where(t.runs.c.id == run))
+        if row is None:
+            return None
+        plan = _unpacked(row["plan"])
+        jobs = self.c.execute(select(t.jobs).where(t.jobs.c.run_id == run).order_by(t.jobs.c.id)).mappings()
+        return Run(
+            id=row["id"],
+            project=row["path"],
+            number=row["number"],
+            event=from_plain(Event, plan["event"]),
+            status=Status(row["status"]),
+            jobs=tuple(_job_run(j) for j in jobs),
+            stages=tuple(plan["stages"]),
+            decisions=tuple(from_plain(Decision, d) for d in plan["decisions"]),
+            variables=tuple((n, v) for n, v in plan["variables"]),
+            name=row["name"],
+            dialect=row["dialect"],
+            created_at=row["created_at"],
+            finished_at=row["finished_at"],
+        )
+
+    def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:
+        known = {j.id: j for j in before.jobs}
+        for job in after.jobs:
+            if known.get(job.id) is job:
+                continue
+            self.c.execute(update(t.jobs).where(t.jobs.c.id == job.id).values(**_job_columns(job)))
+            if job.status in (Status.PASSED, Status.FAILED, Status.CANCELED) or job.attempt > known[job.id].attempt:
+                ended = job if job.attempt == known[job.id].attempt else known[job.id]
+                self._save_attempt(job, ended, now)
+        if (before.status, before.finished_at) != (after.status, after.finished_at):
+            self.c.execute(update(t.runs).where(t.runs.c.id == after.id).values(status=after.status.value, finished_at=after.finished_at))
+        self._add_facts(after.id, facts, now)
+
+    def _save_attempt(self, job: JobRun, ended: JobRun, now: float) -> None:
+        status = ended.status if ended is job else Status.FAILED
+        row = {
+            "job_id": job.id, "number": ended.attempt, "status": status.value, "reason": job.reason.value, "message": job.message,
+            "started_at": ended.started_at, "finished_at": job.finished_at or now,
+        }  # fmt: skip
+        self.c.execute(delete(t.attempts).where(t.attempts.c.job_id == job.id, t.attempts.c.number == ended.attempt))
+        self.c.execute(insert(t.attempts).values(**row))
+
+    def _add_facts(self, run: int, facts: Iterable[Fact], now: float) -> None:
+        rows = [{"run_id": run, "kind": f.kind, "job": f.job, "detail": dict(f.detail), "at": now} for f in facts]
+        if rows:
+            self.c.execute(insert(t.facts), rows)
+
+    @staticmethod
+    def _rows_query() -> Any:
+        r = t.runs.c
+        columns = (
+            r.id,
+            r.number,
+            r.status,
+            r.ref,
+            r.is_tag,
+            r.sha,
+            r.title,
+            r.author,
+            r.source,
+            r.created_at,
+            r.finished_at,
+            r.name,
+            r.because,
+        )
+        return select(*columns, t.projects.c.path.label("project")).join(t.projects)
+
+    def _run_rows(self, query: Any) -> list[RunRow]:
+        return [RunRow(**row) for row in self.c.execute(query).mappings()]
+
+    def run_rows(self, project: str | None, limit: int, before: int | None = None) -> list[RunRow]:
+        query = self._rows_query().order_by(t.runs.c.id.desc()).limit(limit)
+        if project is not None:
+            query = query.where(t.projects.c.path == project)
+        return self._run_rows(query if before is None else query.where(t.runs.c.id < before))
+
+    def find_run(self, project: str, number: int) -> Run | None:
+        found = self.c.execute(select(t.runs.c.id).join(t.projects).where(t.projects.c.path == project, t.runs.c.number == number)).scalar()
+        return None if found is None else self.load_run(found)
+
+    def find_job(self, job: int) -> tuple[Run, str] | None:
+        row = self._row(select(t.jobs.c.run_id, t.jobs.c.name).where(t.jobs.c.id == job))
+        run = self.load_run(row["run_id"]) if row else None
+        return (run, row["name"]) if row and run else None
+
+    def unfinished_runs(self) -> list[int]:
+        final = [s.value for s in Status if s.is_final]
+        return list(self.c.execute(select(t.runs.c.id).where(t.runs.c.status.not_in(final)).order_by(t.runs.c.id)).scalars())
+
+    def attempts(self, job: int) -> list[dict[str, Any]]:
+        return [
+            dict(r) for r in self.c.execute(select(t.attempts).where(t.attempts.c.job_id == job).order_by(t.attempts.c.number)).mappings()
+        ]
+
+    def facts(self, run: int) -> list[Fact]:
+        rows = self.c.execute(select(t.facts).where(t.facts.c.run_id == run).order_by(t.facts.c.id)).mappings()
+        return [Fact(r["kind"], run, r["job"], tuple(r["detail"].items())) for r in rows]
+
+    # what jobs leave
+
+    def save_report(self, job: int, kind: str, body: Any) -> None:
+        self.c.execute(delete(t.reports).where(t.reports.c.job_id == job, t.reports.c.kind == kind))
+        self.c.execute(insert(t.reports).values(job_id=job, kind=kind, body=_packed(body)))
+
+    def reports(self, run: int) -> list[tuple[str, str, Any]]:
+        rows = self.c.execute(
+            select(t.jobs.c.name, t.reports.c.kind, t.reports.c.body).join(t.jobs).where(t.jobs.c.run_id == run).order_by(t.jobs.c.id)
+        )
+        return [(r.name, r.kind, _unpacked(r.body)) for r in rows]
+
+    def save_dotenv(self, job: int, pairs: tuple[tuple[str, str], ...]) -> None:
+        self.c.execute(update(t.jobs).where(t.jobs.c.id == job).values(dotenv=dict(pairs)))
+
+    def dotenv(self, run: int) -> dict[str, tuple[tuple[str, str], ...]]:
+        rows = self.c.execute(select(t.jobs.c.name, t.jobs.c.dotenv).where(t.jobs.c.run_id == run))
+        return {r.name: tuple(r.dotenv.items()) for r in rows if r.dotenv}
+
+    def add_deployment(self, project: str, environment: str, url: str, run: int, job: str, status: str, now: float) -> None:
+        found = self.find_project(project)
+        if found is not None:
+            values = {
+                "project_id": found.id,
+                "environment": environment,
+                "url": url,
+                "run_id": run,
+                "job": job,
+                "status": status,
+                "created_at": now,
+            }
+            self.c.execute(insert(t.deployments).values(**values))
+
+    def deployments(self, project: str) -> list[dict[str, Any]]:
+        query = select(t.deployments, t.runs.c.number, t.runs.c.sha).join(t.runs, t.runs.c.id == t.deployments.c.run_id)
+        query = query.join(t.projects, t.projects.c.id == t.deployments.c.project_id).where(t.projects.c.path == project)
+        return [dict(r) for r in self.c.execute(query.order_by(t.deployments.c.id.desc()).limit(100)).mappings()]
+
+    # people
+
+    def user(self, name: str) -> tuple[User, str] | None:
+        row = self._row(select(t.users).where(t.users.c.name == name))
+        return (User(row["id"], row["name"], row["is_admin"]), row["password_hash"]) if row else None
+
+    def set_password(self, name: str, password_hash: str, is_admin: bool, now: float) -> User:
+        known = self.user(name)
+        if known is not None:
+            self.c.execute(update(t.users).where(t.users.c.id == known[0].id).values(password_hash=password_hash, is_admin=is_admin))
+            self.c.execute(delete(t.sessions).where(t.sessions.c.user_id == known[0].id))
+            return User(known[0].id, name, is_admin)
+        done = self.c.execute(insert(t.users).values(name=name, password_hash=password_hash, is_admin=is_admin, created_at=now))
+        return User(cast(tuple[int], done.inserted_primary_key)[0], name, is_admin)
+
+    def has_admin(self) -> bool:
+        return self._row(select(t.users.c.id).where(t.users.c.is_admin, t.users.c.password_hash != "")) is not None
+
+    def add_token(self, user: int, name: str, token_hash: str, now: float) -> None:
+        self.c.execute(insert(t.tokens).values(user_id=user, name=name, hash=token_hash, created_at=now))
+
+    def token_user(self, token_hash: str) -> User | None:
+        return self._user_of(select(t.users).join(t.tokens).where(t.tokens.c.hash == token_hash))
+
+    def add_session(self, session_hash: str, user: int, expires_at: float) -> None:
+        self.c.execute(insert(t.sessions).values(hash=session_hash, user_id=user, expires_at=expires_at))
+
+    def session_user(self, session_hash: str, now: float) -> User | None:
+        return self._user_of(select(t.users).join(t.sessions).where(t.sessions.c.hash == session_hash, t.sessions.c.expires_at > now))
+
+    def end_session(self, session_hash: str) -> None:
+        self.c.execute(delete(t.sessions).where(t.sessions.c.hash == session_hash))
+
+    def _user_of(self, query: Any) -> User | None:
+        row = self._row(query)
+        return User(row["id"], row["name"], row["is_admin"]) if row else None
+
+
+def _definition(job: JobRun) -> bytes:
+    return _packed({"job": job.job, "when": job.when, "allow_failure": job.allow_failure, "needs": job.needs})
+
+
+def _job_columns(job: JobRun) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "status": job.status.value,
+        "attempt": job.attempt,
+        "reason": job.reason.value,
+        "message": job.message,
+        "exit_code": job.exit_code,
+        "queued_at": job.queued_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "coverage": job.coverage,
+        "environment_note": job.environment_note,
+    }
+
+
+def _job_run(row: RowMapping) -> JobRun:
+    kept = _unpacked(row["definition"])
+    return JobRun(
+        id=row["id"],
+        job=from_plain(Job, kept["job"]),
+        status=Status(row["status"]),
+        when=When(kept["when"]),
+        allow_failure=from_plain(AllowFailure, kept["allow_failure"]),
+        attempt=row["attempt"],
+        needs=None if kept["needs"] is None else tuple(kept["needs"]),
+        reason=Reason(row["reason"]),
+        message=row["message"],
+        exit_code=row["exit_code"],
+        queued_at=row["queued_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        coverage=row["coverage"],
+        environment_note=row["environment_note"],
+    )
+
+
+class SqlStore:
+    """Implements ports.store.Store. One writer thread, a few reading connections."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        _migrate(self.engine, url)
+        self.asked: queue.SimpleQueue[tuple[Callable[[Transaction], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self.writer = threading.Thread(target=self._write_all, name="store-writer", daemon=True)
+        self.writer.start()
+
+    def submit(self, use: Callable[[Transaction], T]) -> "Future[T]":
+        """Ask for a write; the future is done after the commit."""
+        future: Future[T] = Future()
+        self.asked.put((use, future))
+        return future
+
+    def write(self, use: Callable[[Transaction], T]) -> T:
+        """Run a use-case and wait for its commit."""
+        return self.submit(use).result()
+
+    def read(self, use: Callable[[Transaction], T]) -> T:
+        """Run a use-case on a connection of its own."""
+        with self.engine.connect() as connection:
+            return use(SqlTransaction(connection))
+
+    def close(self) -> None:
+        """Write what has been asked for, then stop."""
+        self.asked.put(None)
+        self.writer.join()
+        self.engine.dispose()
+
+    def _write_all(self) -> None:
+        open_ = True
+        while open_:
+            batch = [self.asked.get()]
+            while not self.asked.empty() and len(batch) < 200:
+                batch.append(self.asked.get())
+            open_ = None not in batch
+            self._write_batch([b for b in batch if b is not None])
+
+    def _write_batch(self, batch: "list[tuple[Callable[[Transaction], Any], Future[Any]]]") -> None:
+        done: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+                for use, future in batch:
+                    try:
+                        with connection.begin_nested():
+                            done.append((future, use(SqlTransaction(connection)), None))
+                    except Exception as problem:  # noqa: BLE001 - it belongs to whoever asked
+                        done.append((future, None, problem))
+        except Exception as problem:  # noqa: BLE001 - nothing was committed: everybody in the batch must know
+            told = OutsideError(f"the database could not be written: {problem}", "is the disk full?")
+            done = [(future, None, told) for _, future in batch]
+        for future, value, wrong in done:
+            if wrong is None:
+                future.set_result(value)
+            else:
+                future.set_exception(wrong)
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=4)
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: Any, _: object) -> None:
+            connection.isolation_level = None
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000", "cache_size=-4000"):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("is_writer") else "BEGIN")
+
+    return engine
+
+
+def _migrate(engine: Engine, url: str) -> None:
+    """Bring the database to this version's tables. A current one costs one query; alembic loads only for an older one."""
+    with engine.connect() as connection:
+        there = inspect(connection).has_table("alembic_version")
+        version = connection.execute(text("select version_num from alembic_version")).scalar() if there else None
+    if version == HEAD:
+        return
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    config.attributes["engine"] = engine
+    command.upgrade(config, "head")

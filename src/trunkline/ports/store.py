@@ -1,0 +1,107 @@
+"""Store -> Transaction: where the state lives. A use-case is a plain function of a Transaction; the store decides in which thread it runs.
+
+Contract: what a `write` returned has been committed and survives a kill; a function that raises leaves nothing behind; writes happen one
+after the other in the order in which they were asked for; a `read` sees a whole state, never half of a write.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+from trunkline.kit.record import record
+from trunkline.model.runs import Fact, Run
+
+T = TypeVar("T")
+
+
+@record
+class User:
+    """Someone who may sign in."""
+
+    id: int
+    name: str
+    is_admin: bool
+
+
+@record
+class Project:
+    """A repository with its runs. `path` is group/name."""
+
+    id: int
+    path: str
+    default_branch: str
+    created_at: float
+
+
+@record
+class RunRow:
+    """A run as lists show it, without its jobs."""
+
+    id: int
+    project: str
+    number: int
+    status: str
+    ref: str
+    is_tag: bool
+    sha: str
+    title: str
+    author: str
+    source: str
+    created_at: float
+    finished_at: float | None
+    name: str = ""
+    because: str = ""
+
+
+class Transaction(Protocol):
+    """One consistent view; in a write, one change that happens whole or not at all."""
+
+    def create_project(self, path: str, default_branch: str, now: float) -> Project: ...
+    def find_project(self, path: str) -> Project | None: ...
+    def projects(self) -> list[tuple[Project, RunRow | None]]: ...
+    def refs(self, project: int) -> dict[str, str]: ...
+    def set_ref(self, project: int, ref: str, sha: str | None) -> None: ...
+
+    def add_run(self, project: Project, run: Run, facts: Iterable[Fact], because: str = "") -> Run:
+        """Save a new run with a number of its own; return it with its ids. A run without jobs records why nothing started."""
+        ...
+
+    def load_run(self, run: int) -> Run | None: ...
+    def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:
+        """Save what changed between two states of a run, and the facts, together."""
+        ...
+
+    def run_rows(self, project: str | None, limit: int, before: int | None = None) -> list[RunRow]: ...
+    def find_run(self, project: str, number: int) -> Run | None: ...
+    def find_job(self, job: int) -> tuple[Run, str] | None: ...
+    def unfinished_runs(self) -> list[int]: ...
+    def attempts(self, job: int) -> list[dict[str, Any]]: ...
+    def save_report(self, job: int, kind: str, body: Any) -> None: ...
+    def reports(self, run: int) -> list[tuple[str, str, Any]]: ...
+    def save_dotenv(self, job: int, pairs: tuple[tuple[str, str], ...]) -> None: ...
+    def dotenv(self, run: int) -> dict[str, tuple[tuple[str, str], ...]]: ...
+    def add_deployment(self, project: str, environment: str, url: str, run: int, job: str, status: str, now: float) -> None: ...
+    def deployments(self, project: str) -> list[dict[str, Any]]: ...
+    def facts(self, run: int) -> list[Fact]: ...
+
+    def user(self, name: str) -> tuple[User, str] | None: ...
+    def set_password(self, name: str, password_hash: str, is_admin: bool, now: float) -> User: ...
+    def has_admin(self) -> bool: ...
+    def add_token(self, user: int, name: str, token_hash: str, now: float) -> None: ...
+    def token_user(self, token_hash: str) -> User | None: ...
+    def add_session(self, session_hash: str, user: int, expires_at: float) -> None: ...
+    def session_user(self, session_hash: str, now: float) -> User | None: ...
+    def end_session(self, session_hash: str) -> None: ...
+
+
+class Store(Protocol):
+    """A database."""
+
+    def write(self, use: Callable[[Transaction], T]) -> T:
+        """Run a use-case and commit; blocks until it is committed. Safe to call from any thread."""
+        ...
+
+    def read(self, use: Callable[[Transaction], T]) -> T:
+        """Run a use-case that changes nothing."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,366 @@
+"""The REST API under /api/v1, described by OpenAPI at /openapi.json. Errors are `{"error": ..., "hint": ...}`."""
+
+import asyncio
+import io
+import os
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from pydantic import BaseModel, Field
+
+from trunkline.kit import trees
+from trunkline.kit.record import replace
+from trunkline.model.errors import ConfigError, Refused
+from trunkline.model.events import Event, EventKind
+from trunkline.model.runs import JobRun, Run
+from trunkline.pipeline.why import explain
+from trunkline.ports.store import RunRow, User
+from trunkline.server import traces
+from trunkline.server.auth import Doorkeeper
+from trunkline.server.line import Line
+
+
+class NotFound(ConfigError):
+    """There is nothing at this address."""
+
+
+class RunOut(BaseModel):
+    """A run as lists show it."""
+
+    id: int
+    project: str
+    number: int
+    status: str
+    ref: str
+    is_tag: bool
+    sha: str
+    title: str
+    author: str
+    source: str
+    created_at: float
+    finished_at: float | None
+    because: str = ""
+
+
+class JobOut(BaseModel):
+    """A job of a run."""
+
+    id: int
+    name: str
+    stage: str
+    status: str
+    when: str
+    allowed_to_fail: bool
+    attempt: int
+    needs: list[str] | None
+    reason: str
+    message: str
+    exit_code: int | None
+    queued_at: float | None
+    started_at: float | None
+    finished_at: float | None
+    coverage: float | None
+    environment_note: str
+
+
+class RunWithJobs(BaseModel):
+    """A run with its jobs."""
+
+    run: RunOut
+    jobs: list[JobOut]
+
+
+class Start(BaseModel):
+    """What a run by hand is started for."""
+
+    ref: str = Field("", description="branch or tag; empty: the default branch")
+    variables: dict[str, str] = {}
+
+
+def run_out(run: Run) -> RunOut:
+    """Return a run as the API tells it."""
+    r = run.event.revision
+    return RunOut(
+        id=run.id, project=run.project, number=run.number, status=run.status.value, ref=run.event.ref, is_tag=run.event.is_tag, sha=r.sha, title=r.title,
+        author=r.author_name, source=run.event.kind.value, created_at=run.created_at, finished_at=run.finished_at,
+    )  # fmt: skip
+
+
+def job_out(job: JobRun) -> JobOut:
+    """Return a job as the API tells it."""
+    return JobOut(
+        id=job.id, name=job.name, stage=job.job.stage, status=job.status.value, when=job.when.value, allowed_to_fail=job.allow_failure.always,
+        attempt=job.attempt, needs=None if job.needs is None else list(job.needs), reason=job.reason.value, message=job.message,
+        exit_code=job.exit_code, queued_at=job.queued_at, started_at=job.started_at, finished_at=job.finished_at, coverage=job.coverage,
+        environment_note=job.environment_note,
+    )  # fmt: skip
+
+
+def row_out(row: RunRow) -> dict[str, Any]:
+    """Return a row of a list as plain values."""
+    return {name: getattr(row, name) for name in row._fields}  # type: ignore[attr-defined]
+
+
+class Desk:
+    """What the API and the pages look things up with. Its methods block: call them from a thread."""
+
+    def __init__(self, line: Line, doorkeeper: Doorkeeper) -> None:
+        self.line, self.doorkeeper, self.store = line, doorkeeper, line.store
+
+    def run(self, project: str, number: int) -> Run:
+        """Return a run; raises NotFound."""
+        found = self.store.read(lambda tx: tx.find_run(project, number))
+        if found is None:
+            raise NotFound(f"there is no run {number} of {project}")
+        return found
+
+    def job(self, job: int) -> tuple[Run, JobRun]:
+        """Return a job and its run; raises NotFound."""
+        found = self.store.read(lambda tx: tx.find_job(job))
+        if found is None:
+            raise NotFound(f"there is no job {job}")
+        return found[0], found[0].job(found[1])
+
+    def trace(self, job: int, attempt: int | None = None) -> str:
+        """Return the file of a job's log."""
+        run, found = self.job(job)
+        return self.line.trace_path(run.id, job, attempt or found.attempt)
+
+    def artifacts(self, job: int) -> list[dict[str, Any]]:
+        """Return the files that a job left."""
+        run, _ = self.job(job)
+        store = self.line.artifact_path(run.id, job)
+        return [{"path": path, "size": info.st_size} for path, info in sorted(trees.files_below(store))]
+
+    def artifact(self, job: int, path: str) -> str:
+        """Return where one file of a job lies; raises NotFound, also for a path or a link that leads out."""
+        run, _ = self.job(job)
+        store = os.path.realpath(self.line.artifact_path(run.id, job))
+        full = os.path.realpath(os.path.join(store, path))
+        if not full.startswith(store + os.sep) or not os.path.isfile(full):
+            raise NotFound(f"job {job} left no file {path}")
+        return full
+
+    def start(self, project: str, ref: str, variables: dict[str, str], user: User) -> Run:
+        """Start a run by hand."""
+        found = self.store.read(lambda tx: tx.find_project(project))
+        if found is None:
+            raise NotFound(f"there is no project {project}")
+        name = ref or found.default_branch
+        known = self.line.repositories.refs(project)
+        full = next((r for r in (f"refs/heads/{name}", f"refs/tags/{name}") if r in known), "")
+        if not full:
+            raise ConfigError(
+                f"{project} has no branch or tag {name!r}", f"it has {', '.join(sorted(r.split('/', 2)[2] for r in known)) or 'none'}"
+            )
+        event = self.line.repositories.push_event(project, full, known[full], known[full], user.name)
+        if event is None:
+            raise ConfigError(f"{name!r} of {project} is no commit")
+        event = replace(event, kind=EventKind.MANUAL, changed=None, variables=tuple(variables.items()))
+        assert isinstance(event, Event)
+        run = self.line.accept(found, event)
+        if run is None:
+            raise ConfigError(f"{name!r} of {project} has no .gitlab-ci.yml")
+        self.line.pump()
+        return run
+
+
+def router(desk: Desk) -> APIRouter:
+    """Return the routes."""
+
+    async def caller(request: Request) -> User:
+        user = await asyncio.to_thread(desk.doorkeeper.who, request)
+        if user is None:
+            raise Unauthorised("sign in, or send an API token", "Authorization: Bearer tl_..., made by `trunkline admin token`")
+        if request.method not in ("GET", "HEAD") and "authorization" not in request.headers and "private-token" not in request.headers:
+            origin = request.headers.get("origin", "")
+            if origin and origin.split("://", 1)[-1] != request.headers.get("host"):
+                raise Refused("this request comes from a page of another server")
+        return user
+
+    api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller)])
+
+    @api.get("/projects", tags=["projects"])
+    def projects() -> list[dict[str, Any]]:
+        """List the projects with their newest run."""
+        rows = desk.store.read(lambda tx: tx.projects())
+        return [{"path": p.path, "default_branch": p.default_branch, "last_run": row_out(r) if r else None} for p, r in rows]
+
+    @api.get("/runs", tags=["runs"])
+    def runs(project: str | None = None, limit: int = Query(50, ge=1, le=1000), before: int | None = None) -> Response:
+        """List runs, newest first; `before` takes the id of the last row to get the next page."""
+        rows = desk.store.read(lambda tx: tx.run_rows(project, limit, before))
+        return Response(msgspec.json.encode({"runs": [row_out(r) for r in rows]}), media_type="application/json")
+
+    @api.get("/runs/{run_id}", tags=["runs"])
+    def run(run_id: int) -> RunWithJobs:
+        """Return a run with its jobs."""
+        found = desk.store.read(lambda tx: tx.load_run(run_id))
+        if found is None:
+            raise NotFound(f"there is no run {run_id}")
+        return RunWithJobs(run=run_out(found), jobs=[job_out(j) for j in found.jobs])
+
+    @api.post("/projects/{path:path}/runs", status_code=201, tags=["runs"])
+    def start(path: str, body: Start, user: User = Depends(caller)) -> RunOut:  # noqa: B008 - how FastAPI asks for it
+        """Start a run by hand."""
+        return run_out(desk.start(path, body.ref, body.variables, user))
+
+    @api.post("/runs/{run_id}/{action}", tags=["runs"])
+    def act_on_run(run_id: int, action: Literal["cancel", "retry"]) -> RunOut:
+        """Cancel a run, or retry its failed jobs."""
+        return run_out(desk.line.cancel(run_id) if action == "cancel" else desk.line.retry_failed(run_id))
+
+    @api.get("/jobs/{job_id}", tags=["jobs"])
+    def job(job_id: int) -> JobOut:
+        """Return a job."""
+        return job_out(desk.job(job_id)[1])
+
+    @api.post("/jobs/{job_id}/{action}", tags=["jobs"])
+    def act_on_job(job_id: int, action: Literal["play", "retry", "cancel"]) -> JobOut:
+        """Start a manual job, retry an ended one, cancel one that runs."""
+        found, which = desk.job(job_id)
+        act = {"play": desk.line.play, "retry": desk.line.retry, "cancel": desk.line.cancel}[action]
+        return job_out(act(found.id, which.name).job(which.name))
+
+    @api.get("/jobs/{job_id}/why", tags=["jobs"])
+    def why(job_id: int) -> dict[str, Any]:
+        """Explain why the job is in the run and why it stands where it stands."""
+        found, which = desk.job(job_id)
+        answer = explain(found.decisions, found, which.name)
+        assert answer is not None
+        return {"answer": answer.sentence, "place": answer.place, "values": dict(answer.values), "more": answer.more}
+
+    @api.get("/jobs/{job_id}/trace", tags=["jobs"])
+    def trace(job_id: int, attempt: int | None = None) -> Response:
+        """Return the log; ask for a part of it with a Range header."""
+        path = desk.trace(job_id, attempt)
+        if not os.path.exists(path):
+            return PlainTextResponse("")
+        return FileResponse(path, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"})
+
+    @api.get("/jobs/{job_id}/trace/outline", tags=["jobs"])
+    def outline(job_id: int, attempt: int | None = None) -> dict[str, Any]:
+        """Return sections, number of lines, first error and the index of times of a log."""
+        return traces.outline(desk.trace(job_id, attempt))
+
+    @api.get("/jobs/{job_id}/trace/search", tags=["jobs"])
+    def search(job_id: int, q: str, attempt: int | None = None) -> dict[str, list[int]]:
+        """Return the numbers (from 0) of the lines that contain a text."""
+        return {"lines": traces.search(desk.trace(job_id, attempt), q)}
+
+    @api.get("/jobs/{job_id}/artifacts", tags=["artifacts"])
+    def artifacts(job_id: int) -> list[dict[str, Any]]:
+        """List the files that a job left."""
+        return desk.artifacts(job_id)
+
+    @api.get("/jobs/{job_id}/artifacts.zip", tags=["artifacts"])
+    def archive(job_id: int) -> Response:
+        """Return all files of a job as one zip, made while it is sent."""
+        found, _ = desk.job(job_id)
+        files = desk.artifacts(job_id)
+        if not files:
+            raise NotFound(f"job {job_id} left no files")
+        store = desk.line.artifact_path(found.id, job_id)
+        headers = {"Content-Disposition": f'attachment; filename="artifacts-{job_id}.zip"'}
+        return StreamingResponse(_zipped(store, [f["path"] for f in files]), media_type="application/zip", headers=headers)
+
+    @api.get("/jobs/{job_id}/artifacts/{path:path}", tags=["artifacts"])
+    def artifact(job_id: int, path: str) -> Response:
+        """Return one file of a job, always as a download: it may hold anything."""
+        headers = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(
+            desk.artifact(job_id, path), filename=os.path.basename(path), media_type="application/octet-stream", headers=headers
+        )
+
+    @api.get("/runs/{run_id}/reports", tags=["runs"])
+    def reports(run_id: int) -> list[dict[str, Any]]:
+        """Return what the jobs' report files say."""
+        return [{"job": job, "kind": kind, "report": body} for job, kind, body in desk.store.read(lambda tx: tx.reports(run_id))]
+
+    @api.get("/events", tags=["events"])
+    async def events(request: Request, project: str = "", run: int = 0, job: int = 0) -> Response:
+        """Stream what changes, as server-sent events: `run`, `job` and `trace` messages of the things that are named."""
+        topics = [t for t, on in ((f"project:{project}", project), (f"run:{run}", run), (f"job:{job}", job), (f"trace:{job}", job)) if on]
+        return StreamingResponse(
+            _stream(desk.line, topics), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+
+    return api
+
+
+class Unauthorised(Refused):
+    """Nobody knows who asks."""
+
+
+async def _stream(line: Line, topics: list[str]) -> AsyncIterator[bytes]:
+    """Yield events; pieces of a log that come quickly are told once each 30 ms."""
+    listener = line.hub.join(topics)
+    try:
+        yield b": listening\n\n"
+        while True:
+            try:
+                message = await asyncio.wait_for(listener.get(), 20)
+            except TimeoutError:
+                yield b": still here\n\n"
+                continue
+            if message is None:
+                return
+            waiting = [message]
+            if "status" not in message:
+                await asyncio.sleep(0.03)
+            while not listener.empty():
+                more = listener.get_nowait()
+                if more is None:
+                    return
+                waiting.append(more)
+            for text in dict.fromkeys(msgspec.json.encode(m) for m in waiting):
+                yield b"data: " + text + b"\n\n"
+    finally:
+        line.hub.leave(topics, listener)
+
+
+def _zipped(store: str, paths: list[str]) -> Iterator[bytes]:
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in paths:
+            full = os.path.join(store, path)
+            if os.path.islink(full):
+                continue
+            with open(full, "rb") as source, archive.open(zipfile.ZipInfo.from_file(full, path), "w", force_zip64=True) as target:
+                while piece := source.read(1 << 20):
+                    target.write(piece)
+                    yield sink.take()
+    yield sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """A file that can only be written; what was written is taken away piece by piece."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self.pieces.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        taken, self.pieces = b"".join(self.pieces), []
+        return taken
+
+
+def error_response(problem: Exception) -> JSONResponse:
+    """Return one of our errors as the API tells it."""
+    status = (
+        401 if isinstance(problem, Unauthorised) else 404 if isinstance(problem, NotFound) else 403 if isinstance(problem, Refused) else 400
+    )
+    if not isinstance(problem, (ConfigError, Refused)):
+        status = 503
+    body = {"error": getattr(problem, "message", str(problem)), "hint": getattr(problem, "hint", "")}
+    return JSONResponse(body, status, {"WWW-Authenticate": "Bearer"} if status == 401 else None)

@@ -1,0 +1,336 @@
+"""The straight line on the server: a ref moves, a run is planned, jobs are leased to the pool, results are settled, until the run has ended.
+
+Every step is load -> decide (pure) -> save state and facts -> act. What runs is also held in memory, so that a run of 300 jobs is not
+read anew for each of them; the database stays the truth, and a start reads it back.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from trunkline.execution.checkout import Sources
+from trunkline.execution.work import Assignment
+from trunkline.kit import trees
+from trunkline.kit.record import replace
+from trunkline.model.diagnostics import Diagnostic
+from trunkline.model.errors import ConfigError, TrunklineError
+from trunkline.model.events import ZERO_SHA, Event
+from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Reason, Run, Status
+from trunkline.model.variables import Variable, expand, resolve
+from trunkline.pipeline import settle
+from trunkline.pipeline.compile import compile_pipeline
+from trunkline.pipeline.plan import plan
+from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
+from trunkline.ports.store import Project, Store, Transaction
+from trunkline.reporting.collect import collect
+from trunkline.runner.pool import Pool
+from trunkline.server.hub import Hub
+from trunkline.server.repositories import Repositories, Revisions
+from trunkline.wiring import builtin
+
+log = structlog.get_logger()
+
+
+class Line:
+    """Walks all runs of one server. Its methods may be called from any thread."""
+
+    def __init__(self, store: Store, repositories: Repositories, pool: Pool, hub: Hub, data: str, url: str, job_timeout: float) -> None:
+        self.store, self.repositories, self.pool, self.hub = store, repositories, pool, hub
+        self.data, self.url, self.job_timeout = data, url, job_timeout
+        self.lock = threading.RLock()
+        self.active: dict[int, Run] = {}
+        self.leased: dict[int, tuple[str, Sources]] = {}
+        self.counts = {"runs": 0, "jobs": 0}
+
+    # where things lie
+
+    def trace_path(self, run: int, job: int, attempt: int) -> str:
+        """Return the file of one attempt's log."""
+        return os.path.join(self.data, "traces", str(run // 1000), str(run), f"{job}-{attempt}.log")
+
+    def artifact_path(self, run: int, job: int) -> str:
+        """Return the folder of a job's artifacts."""
+        return os.path.join(self.data, "artifacts", str(run // 1000), str(run), str(job))
+
+    # lines 1-4: from a ref to a planned run
+
+    def take_refs(self, path: str, user: str) -> list[Run]:
+        """Compare the repository's refs with those known and start a run for each that moved. Doing it twice does nothing twice."""
+        with self.lock:
+            project = self.store.read(lambda tx: tx.find_project(path))
+            if project is None:
+                branch = self.repositories.fix_head(path)
+                project = self.store.write(lambda tx: tx.find_project(path) or tx.create_project(path, branch, time.time()))
+            known = self.store.read(lambda tx: tx.refs(project.id))
+            now = self.repositories.refs(path)
+            started = []
+            for ref, sha in now.items():
+                if known.get(ref) != sha:
+                    event = self.repositories.push_event(path, ref, known.get(ref, ZERO_SHA), sha, user)
+                    run = self.accept(project, event, ref, sha) if event is not None else None
+                    if run is not None:
+                        started.append(run)
+            for ref in known.keys() - now.keys():
+                self.store.write(lambda tx, ref=ref: tx.set_ref(project.id, ref, None))  # type: ignore[misc]
+            self.pump()
+            return started
+
+    def accept(self, project: Project, event: Event, ref: str = "", sha: str = "") -> Run | None:
+        """Plan a run for an event and save it; a pipeline with mistakes becomes a failed run that shows them. None: there is no pipeline file."""
+        git_dir = self.repositories.git_dir(project.path)
+        files = Revisions(git_dir, event.revision.sha)
+        dialect = builtin.dialect("gitlab")
+        predefined = event_variables(event, project.path, project.default_branch, self.url)
+        has_file = files.read(dialect.entry) is not None
+        now = time.time()
+        draft, because, facts = Run(0, project.path, 0, event, Status.SKIPPED, (), (), created_at=now, finished_at=now), "", ()  # type: Run, str, tuple[Fact, ...]
+        if has_file:
+            compiled = compile_pipeline(dialect, files, {**predefined, **dict(event.variables)})
+            notes = tuple(_note(d) for d in compiled.diagnostics)
+            if compiled.pipeline is None:
+                because = "the pipeline has mistakes"
+                draft = replace(draft, status=Status.FAILED, decisions=notes)
+            else:
+                planned = plan(compiled.pipeline, event, predefined, files.paths, project.path)
+                wrong = tuple(_note(d) for d in planned.diagnostics)
+                if planned.run is None:
+                    because = planned.because
+                    draft = replace(
+                        draft, status=Status.FAILED if wrong else Status.SKIPPED, decisions=(*notes, *wrong, *planned.decisions)
+                    )
+                else:
+                    draft = replace(planned.run, created_at=now, decisions=(*notes, *planned.decisions))
+                    draft, facts = settle.advance(draft, now)
+
+        def save(tx: Transaction) -> Run | None:
+            if ref:
+                tx.set_ref(project.id, ref, sha)
+            return tx.add_run(project, draft, (Fact("RunPlanned", 0), *facts), because) if has_file else None
+
+        run = self.store.write(save)
+        if run is not None:
+            self.counts["runs"] += 1
+            if not run.status.is_final:
+                self.active[run.id] = run
+            log.info("run planned", project=project.path, run=run.number, ref=event.ref, jobs=len(run.jobs), because=because or None)
+            self.hub.publish(f"project:{project.path}", {"run": run.number, "status": run.status.value})
+        return run
+
+    # lines 5-7: jobs
+
+    def change(self, run_id: int, decide: Callable[[Run], tuple[Run, tuple[Fact, ...]]]) -> Run:
+        """Apply a pure decision to a run: save, publish, act on what it set free."""
+        with self.lock:
+            before = self.active.get(run_id) or self.store.read(lambda tx: tx.load_run(run_id))
+            if before is None:
+                raise ConfigError(f"there is no run {run_id}")
+            after, facts = decide(before)
+            if after is before and not facts:
+                return before
+            self.store.write(lambda tx: tx.save_run(before, after, facts, time.time()))
+            if after.status.is_final:
+                self.active.pop(run_id, None)
+            else:
+                self.active[run_id] = after
+            self._publish(before, after)
+            for old, new in zip(before.jobs, after.jobs, strict=True):
+                if old.status is Status.RUNNING and new.status is Status.CANCELED:
+                    self.pool.cancel(new.id)
+            return after
+
+    def _publish(self, before: Run, after: Run) -> None:
+        known = {j.id: j for j in before.jobs}
+        for job in after.jobs:
+            if known[job.id] is not job:
+                self.hub.publish(f"job:{job.id}", {"job": job.id, "status": job.status.value, "attempt": job.attempt})
+        self.hub.publish(f"run:{after.id}", {"run": after.number, "status": after.status.value})
+        if before.status is not after.status:
+            self.hub.publish(f"project:{after.project}", {"run": after.number, "status": after.status.value})
+
+    def pump(self) -> None:
+        """Start queued jobs while the pool has room: older runs first, in a run the longest chain first."""
+        with self.lock:
+            for run_id in sorted(self.active):
+                if self.pool.free <= 0:
+                    return
+                run = self.active[run_id]
+                queued = [j for j in run.jobs if j.status is Status.QUEUED]
+                if not queued:
+                    continue
+                if len(queued) > 1:
+                    heights = settle.heights(run)
+                    queued.sort(key=lambda j: -heights.get(j.name, 0))
+                for job in queued[: self.pool.free]:
+                    self._lease(run_id, job)
+
+    def _lease(self, run_id: int, queued: JobRun) -> None:
+        run = self.change(run_id, lambda r: settle.start(r, queued.name, time.time()))
+        job = run.job(queued.name)
+        try:
+            task = self._assignment(run, job)
+        except TrunklineError as problem:
+            result = JobResult(job.name, Status.FAILED, Reason.SYSTEM, problem.message)
+            self.change(run_id, lambda r: settle.settle(r, result, time.time()))
+            return
+        self.counts["jobs"] += 1
+        topic = f"trace:{job.id}"
+        self.pool.start(
+            job.id, task, lambda data: self.hub.publish(topic, {"job": job.id}), lambda result: self._ended(run_id, job.id, result)
+        )
+
+    def _assignment(self, run: Run, job: JobRun) -> Assignment:
+        sources = self.repositories.lease_tree(run.project, run.event.revision.sha, "" if run.event.is_tag else run.event.ref)
+        self.leased[job.id] = (run.project, sources)
+        project = self.store.read(lambda tx: tx.find_project(run.project))
+        default_branch = project.default_branch if project else "main"
+        ids = {j.name: j.id for j in run.jobs}
+        inputs = artifact_sources(run, job)
+        known = event_variables(run.event, run.project, default_branch, self.url)
+        page = f"{self.url}/{run.project}"
+        known |= {
+            "CI_PROJECT_ID": str(project.id if project else 0), "CI_PIPELINE_ID": str(run.id), "CI_PIPELINE_IID": str(run.number),
+            "CI_PIPELINE_URL": f"{page}/runs/{run.number}", "CI_JOB_ID": str(job.id), "CI_JOB_URL": f"{self.url}/jobs/{job.id}",
+            "CI_PIPELINE_CREATED_AT": _iso(run.created_at), "CI_JOB_STARTED_AT": _iso(time.time()), "CI_PIPELINE_NAME": run.name,
+        }  # fmt: skip
+        dotenv = self.store.read(lambda tx: tx.dotenv(run.id)) if inputs else {}
+        pairs = [pair for name in inputs for pair in dotenv.get(name, ())]
+        return Assignment(
+            job=job.job,
+            project=run.project,
+            sources=sources,
+            variables=assignment_variables(job.job, known, pairs, (), (Variable(n, v) for n, v in run.event.variables)),
+            trace_path=self.trace_path(run.id, job.id, job.attempt),
+            store=self.artifact_path(run.id, job.id),
+            inputs=tuple((name, self.artifact_path(run.id, ids[name])) for name in inputs),
+            label="the server's own runner",
+            timeout=self.job_timeout,
+        )
+
+    def _ended(self, run_id: int, job_id: int, result: JobResult) -> None:
+        """Settle a result; called by the pool's threads."""
+        with self.lock:
+            project, sources = self.leased.pop(job_id)
+            self.repositories.release_tree(project, sources)
+            job = next(j for j in self._run(run_id).jobs if j.id == job_id)
+            self._read_reports(run_id, job, result)
+            run = self.change(run_id, lambda r: settle.settle(r, result, time.time()))
+            self.hub.publish(f"trace:{job_id}", {"job": job_id, "ended": True})
+            if run.status.is_final:
+                log.info("run ended", project=run.project, run=run.number, status=run.status.value)
+            self.pump()
+
+    def _run(self, run_id: int) -> Run:
+        run = self.active.get(run_id) or self.store.read(lambda tx: tx.load_run(run_id))
+        assert run is not None
+        return run
+
+    def _read_reports(self, run_id: int, job: JobRun, result: JobResult) -> None:
+        """Line 8: read what the job left for people."""
+        spec = job.job.artifacts
+        if result.dotenv:
+            self.store.write(lambda tx: tx.save_dotenv(job.id, result.dotenv))
+        if spec is not None and spec.reports:
+            found, wrong = collect(spec, self.artifact_path(run_id, job.id), builtin.report_readers())
+            for kind, body in found.items():
+                self.store.write(lambda tx, kind=kind, body=body: tx.save_report(job.id, kind, body))  # type: ignore[misc]
+            if wrong:
+                self.store.write(lambda tx: tx.save_report(job.id, "problems", {"problems": wrong}))
+        if spec is not None and spec.expire_in is not None and os.path.isdir(self.artifact_path(run_id, job.id)):
+            Path(self.artifact_path(run_id, job.id) + ".expires").write_text(str(time.time() + spec.expire_in))
+        if job.job.environment is not None and result.status is Status.PASSED and job.job.environment.action in ("start", "stop"):
+            run = self._run(run_id)
+            values = resolve(assignment_variables(job.job, event_variables(run.event, run.project), result.dotenv))
+            name, url = expand(job.job.environment.name, values), expand(job.job.environment.url, values)
+            status = "deployed" if job.job.environment.action == "start" else "stopped"
+            self.store.write(lambda tx: tx.add_deployment(run.project, name, url, run.id, job.name, status, time.time()))
+
+    # people's wishes
+
+    def play(self, run_id: int, name: str) -> Run:
+        """Start a manual job."""
+        return self._wish(run_id, name, (Status.MANUAL,), "can't be started: it is not waiting for a person", settle.play)
+
+    def retry(self, run_id: int, name: str) -> Run:
+        """Start an ended job once more."""
+        return self._wish(run_id, name, (Status.FAILED, Status.PASSED, Status.CANCELED), "can't be retried: it has not ended", settle.retry)
+
+    def retry_failed(self, run_id: int) -> Run:
+        """Start every failed or canceled job of a run once more."""
+        run = self._run(run_id)
+        for job in run.jobs:
+            if job.status in (Status.FAILED, Status.CANCELED):
+                run = self.retry(run_id, job.name)
+        return run
+
+    def cancel(self, run_id: int, name: str = "") -> Run:
+        """Cancel a job, or all that has not ended."""
+        run = self.change(run_id, lambda r: settle.cancel(r, time.time(), name))
+        self.pump()
+        return run
+
+    def _wish(
+        self,
+        run_id: int,
+        name: str,
+        states: tuple[Status, ...],
+        refusal: str,
+        act: Callable[[Run, str, float], tuple[Run, tuple[Fact, ...]]],
+    ) -> Run:
+        def decide(run: Run) -> tuple[Run, tuple[Fact, ...]]:
+            job = run.job(name)
+            if job.status not in states:
+                raise ConfigError(f"job {name!r} {refusal} (it is {job.status.value})")
+            return act(run, name, time.time())
+
+        run = self.change(run_id, decide)
+        self.pump()
+        return run
+
+    # after a restart, and every now and then
+
+    def recover(self) -> int:
+        """Take up what a stopped or killed server left: interrupted jobs, queued jobs, refs that moved without a run. Return how many jobs were interrupted."""
+        interrupted = 0
+        for run_id in self.store.read(lambda tx: tx.unfinished_runs()):
+            run = self.store.read(lambda tx, run_id=run_id: tx.load_run(run_id))  # type: ignore[misc]
+            if run is None:
+                continue
+            self.active[run_id] = run
+            for job in run.jobs:
+                if job.status is Status.RUNNING:
+                    interrupted += 1
+                    result = JobResult(
+                        job.name, Status.FAILED, Reason.INTERRUPTED, "the server stopped while the job ran", finished_at=time.time()
+                    )
+                    self.change(run_id, lambda r, result=result: settle.settle(r, result, time.time()))  # type: ignore[misc]
+            if run_id in self.active:
+                self.change(run_id, lambda r: settle.advance(r, time.time()))
+        for project, _ in self.store.read(lambda tx: tx.projects()):
+            self.take_refs(project.path, "")
+        self.pump()
+        return interrupted
+
+    def sweep(self) -> None:
+        """Remove artifacts whose time has come."""
+        now = time.time()
+        for note in Path(self.data, "artifacts").glob("*/*/*.expires"):
+            try:
+                if float(note.read_text()) < now:
+                    trees.remove(str(note).removesuffix(".expires"))
+                    note.unlink()
+            except (ValueError, OSError) as problem:
+                log.warning("artifact could not be removed", path=str(note), problem=str(problem))
+
+
+def _note(found: Diagnostic) -> Decision:
+    """Return a diagnostic as the run keeps it: a decision about no job."""
+    said = found.message + (f" ({found.hint})" if found.hint else "")
+    return Decision("", False, said, found.severity.value, found.place.file, found.place.line)
+
+
+def _iso(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

@@ -1,0 +1,70 @@
+"""What can be set, where it comes from, and what it is if nobody says: command line, then TRUNKLINE_* in the environment, then trunkline.toml."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from trunkline.kit.record import record
+from trunkline.kit.words import did_you_mean
+from trunkline.model.errors import ConfigError
+
+
+@record
+class Settings:
+    """The server's settings. Sizes in bytes, times in seconds."""
+
+    data: str = "trunkline-data"
+    host: str = "127.0.0.1"
+    port: int = 8910
+    url: str = ""
+    slots: int = 0
+    isolation: str = "auto"
+    job_timeout: float = 3600.0
+    environments_size: int = 10 << 30
+    caches_size: int = 10 << 30
+    fresh: bool = False
+
+    @property
+    def base_url(self) -> str:
+        """The address that people use; without the setting it is made of host and port."""
+        return self.url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+
+_TYPES: dict[str, type] = {
+    "data": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
+    "environments_size": int, "caches_size": int, "fresh": bool,
+}  # fmt: skip
+
+
+def load(given: dict[str, Any], environ: "os._Environ[str] | dict[str, str]", file: str = "") -> Settings:
+    """Merge the sources; raises ConfigError that names the source and the value."""
+    values: dict[str, Any] = {}
+    path = Path(file or environ.get("TRUNKLINE_CONFIG", "trunkline.toml"))
+    if path.exists():
+        try:
+            values |= _checked(tomllib.loads(path.read_text()), str(path))
+        except tomllib.TOMLDecodeError as mistake:
+            raise ConfigError(f"{path}: {mistake}") from None
+    elif file:
+        raise ConfigError(f"there is no {file}")
+    named = {n.removeprefix("TRUNKLINE_").lower(): v for n, v in environ.items() if n.startswith("TRUNKLINE_")}
+    values |= _checked({n: v for n, v in named.items() if n in _TYPES}, "the environment")
+    values |= _checked({n: v for n, v in given.items() if v is not None}, "the command line")
+    settings = Settings(**values)
+    if settings.isolation not in ("auto", "none", "bubblewrap"):
+        raise ConfigError(f"isolation can't be {settings.isolation!r}", "auto, none or bubblewrap")
+    return settings
+
+
+def _checked(values: dict[str, Any], source: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in _TYPES:
+            raise ConfigError(f"{source}: no setting named {name!r}", did_you_mean(name, _TYPES) or f"known: {', '.join(_TYPES)}")
+        kind = _TYPES[name]
+        try:
+            out[name] = str(value).lower() in ("1", "true", "yes") if kind is bool else kind(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{source}: {name} can't be {value!r}", f"it must be {kind.__name__}") from None
+    return out
