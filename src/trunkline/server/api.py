@@ -136,6 +136,10 @@ class Desk:
         store = self.line.artifact_path(run.id, job)
         return [{"path": path, "size": info.st_size} for path, info in sorted(trees.files_below(store))]
 
+    def artifacts_exist(self, run: Run, job: JobRun) -> bool:
+        """Say whether a job left files that are still kept."""
+        return os.path.isdir(self.line.artifact_path(run.id, job.id))
+
     def artifact(self, job: int, path: str) -> str:
         """Return where one file of a job lies; raises NotFound, also for a path or a link that leads out."""
         run, _ = self.job(job)

@@ -86,9 +86,9 @@ class GitDoor:
             return entered
         path, user = entered
         process = await self._git(request, service, path)
-        feeding = asyncio.create_task(self._feed(request, process))
+        await self._feed(request, process)  # git answers after it has read everything; once an answer streams, the request can't be read
         return StreamingResponse(
-            self._answer(process, feeding, path, user, service),
+            self._answer(process, path, user, service),
             media_type=f"application/x-{service}-result",
             headers={"Cache-Control": "no-cache"},
         )
@@ -106,9 +106,7 @@ class GitDoor:
         finally:
             process.stdin.close()
 
-    async def _answer(
-        self, process: asyncio.subprocess.Process, feeding: "asyncio.Task[None]", path: str, user: str, service: str
-    ) -> AsyncIterator[bytes]:
+    async def _answer(self, process: asyncio.subprocess.Process, path: str, user: str, service: str) -> AsyncIterator[bytes]:
         assert process.stdout is not None
         held = b""
         try:
@@ -118,7 +116,6 @@ class GitDoor:
                     yield held[:-4]
                     held = held[-4:]
             await process.wait()
-            await feeding
             if service == "git-receive-pack":
                 runs = await asyncio.to_thread(self.line.take_refs, path, user)
                 if held == FLUSH:
@@ -130,4 +127,3 @@ class GitDoor:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            feeding.cancel()

@@ -1,0 +1,261 @@
+"""The server put together: settings -> store, pool, line -> one ASGI application, and the loops that tick."""
+
+import asyncio
+import fcntl
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from trunkline import __version__
+from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap, python_version
+from trunkline.adapters.stores.sql import SqlStore
+from trunkline.execution import caches
+from trunkline.execution.environments import Environments
+from trunkline.execution.work import Folders, Workshop
+from trunkline.kit import processes
+from trunkline.kit.words import plural
+from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
+from trunkline.model.runs import Status
+from trunkline.runner.pool import Pool
+from trunkline.server.api import Desk, error_response, router
+from trunkline.server.auth import LOOPBACK, Doorkeeper
+from trunkline.server.git import GitDoor
+from trunkline.server.hub import Hub
+from trunkline.server.line import Line
+from trunkline.server.pages import HERE, Pages
+from trunkline.server.repositories import Repositories
+from trunkline.wiring.places import find_uv
+from trunkline.wiring.settings import Settings
+
+log = structlog.get_logger()
+
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+class House:
+    """Everything that one server process owns."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.data = os.path.abspath(settings.data)
+        os.makedirs(self.data, mode=0o700, exist_ok=True)
+        self.lock = self._only_one()
+        self.store = SqlStore(f"sqlite:///{self.data}/state.sqlite")
+        self.hub = Hub()
+        self.repositories = Repositories(f"{self.data}/repositories", f"{self.data}/trees")
+        self.pool = Pool(self._workshop(), settings.slots or os.cpu_count() or 1)
+        self.line = Line(self.store, self.repositories, self.pool, self.hub, self.data, settings.base_url, settings.job_timeout)
+        self.doorkeeper = Doorkeeper(self.store)
+        self.desk = Desk(self.line, self.doorkeeper)
+
+    def _only_one(self) -> int:
+        lock = os.open(f"{self.data}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise OutsideError(f"another server works on {self.data}", "stop it, or choose another folder with --data") from None
+        return lock
+
+    def _workshop(self) -> Workshop:
+        settings, data = self.settings, self.data
+        isolation = "none"
+        if settings.isolation != "none":
+            found = find_bubblewrap()
+            if found is None and settings.isolation == "bubblewrap":
+                raise ConfigError(
+                    "bubblewrap is asked for, but this machine lacks or forbids it",
+                    "pip install 'trunkline[sandbox]', or apt install bubblewrap",
+                )
+            if found is None:
+                log.warning("jobs are not isolated", hint="install bubblewrap, or trunkline[sandbox]")
+            isolation = found or "none"
+        for name in ("work", "caches", "environments", "artifacts", "uv"):
+            os.makedirs(f"{data}/{name}", exist_ok=True)
+        executor = HostExecutor(isolation, hidden=(data,), shown=(f"{data}/uv",), limits={})
+        folders = Folders(f"{data}/work", f"{data}/caches", f"{data}/environments", f"{data}/artifacts")
+        os.environ.setdefault("UV_CACHE_DIR", f"{data}/uv/cache")
+        os.environ.setdefault("PIP_CACHE_DIR", f"{data}/uv/pip")
+        return Workshop(executor, folders, find_uv, settings.fresh, python_version)
+
+    def check_address(self) -> None:
+        """Refuse to be reachable from other machines while nobody has set a password."""
+        if self.settings.host not in LOOPBACK and self.doorkeeper.is_open:
+            raise Refused(
+                f"the server does not listen on {self.settings.host} before an administrator's password is set",
+                f"trunkline admin password --data {self.settings.data}",
+            )
+
+    def tidy(self) -> None:
+        """Remove what has expired or takes too much room."""
+        self.line.sweep()
+        root = Path(self.data, "caches")
+        caches.evict(str(root), self.settings.caches_size)
+        Environments(f"{self.data}/environments", None).evict(self.settings.environments_size)
+
+    def close(self) -> None:
+        """Stop jobs, write what is to be written."""
+        self.pool.close()
+        self.store.close()
+        os.close(self.lock)
+
+
+class Metrics:
+    """What Prometheus reads; taken from the state when it asks."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    def collect(self) -> "list[Any]":
+        """Return the metrics of this moment."""
+        line, pool = self.house.line, self.house.pool
+        jobs = GaugeMetricFamily("trunkline_jobs", "Jobs of unfinished runs by status.", labels=["status"])
+        states = [j.status for run in list(line.active.values()) for j in run.jobs]
+        for status in (Status.CREATED, Status.QUEUED, Status.RUNNING, Status.MANUAL):
+            jobs.add_metric([status.value], states.count(status))
+        slots = GaugeMetricFamily("trunkline_runner_slots", "Slots of the server's own runner.", labels=["state"])
+        slots.add_metric(["busy"], len(pool.busy))
+        slots.add_metric(["free"], pool.free)
+        return [
+            jobs,
+            slots,
+            CounterMetricFamily("trunkline_runs_planned", "Runs planned since the start.", value=line.counts["runs"]),
+            CounterMetricFamily("trunkline_jobs_started", "Jobs started since the start.", value=line.counts["jobs"]),
+        ]
+
+
+def create_app(house: House) -> FastAPI:
+    """Return the application: API, git, pages, static files, health, metrics."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        house.hub.loop = asyncio.get_running_loop()
+        interrupted = await asyncio.to_thread(house.line.recover)
+        if interrupted:
+            log.info("jobs were interrupted by the last stop", count=interrupted)
+        ticking = asyncio.create_task(_tick(house))
+        yield
+        ticking.cancel()
+        house.hub.close()
+        await asyncio.to_thread(house.close)
+
+    app = FastAPI(
+        title="Trunkline",
+        version=__version__,
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        description="From git push to a tested result.",
+    )
+    app.include_router(router(house.desk))
+    pages, git = Pages(house.desk), GitDoor(house.line, house.doorkeeper)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Metrics(house))
+
+    async def health(_: Request) -> Response:
+        await asyncio.to_thread(house.store.read, lambda tx: tx.has_admin())
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    async def metrics(_: Request) -> Response:
+        return PlainTextResponse(generate_latest(registry).decode(), media_type="text/plain; version=0.0.4")
+
+    app.router.routes += [
+        Route("/health", health),
+        Route("/metrics", metrics),
+        Route("/{path:path}.git/info/refs", git.info_refs),
+        Route("/{path:path}.git/git-upload-pack", git.upload_pack, methods=["POST"]),
+        Route("/{path:path}.git/git-receive-pack", git.receive_pack, methods=["POST"]),
+    ]
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.router.routes += pages.routes()
+
+    async def told(request: Request, problem: Exception) -> Response:
+        assert isinstance(problem, TrunklineError)
+        return error_response(problem)
+
+    app.add_exception_handler(TrunklineError, told)
+
+    app.add_middleware(Guard)
+    return app
+
+
+class Guard:
+    """Puts protective headers on every answer that does not set its own."""
+
+    HEADERS = (
+        (b"content-security-policy", CONTENT_POLICY.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"same-origin"),
+    )
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; complete the headers of the answer."""
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                there = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(h for h in self.HEADERS if h[0] not in there)]
+            await send(message)
+
+        await self.app(scope, receive, guarded if scope["type"] == "http" else send)
+
+
+async def _tick(house: House) -> None:
+    while True:
+        await asyncio.sleep(3600)
+        try:
+            await asyncio.to_thread(house.tidy)
+        except OSError as problem:
+            log.warning("tidying up failed", problem=str(problem))
+
+
+def serve(settings: Settings, quiet: bool = False) -> None:
+    """Serve until told to stop."""
+    import uvicorn
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(30 if quiet else 20),
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    if not (HERE / "static" / "vendor" / "htmx.min.js").exists():
+        raise OutsideError("the package was installed without its static files", "python3 dev.py setup, or install trunkline again")
+    if processes.output(["git", "--version"])[0]:
+        raise ConfigError("git is not installed", "install git")
+    house = House(settings)
+    house.check_address()
+    slots = plural(house.pool.slots, "slot")
+    isolation = "bubblewrap" if house.pool.shop.executor.isolation != "none" else "no isolation"  # type: ignore[attr-defined]
+    print(f"trunkline {__version__} on {settings.base_url}  (data in {house.data}; {slots}, {isolation})", file=sys.stderr, flush=True)
+    if house.doorkeeper.is_open:
+        print(
+            "No administrator has a password yet: whoever is on this machine may do everything. Set one: trunkline admin password",
+            file=sys.stderr,
+            flush=True,
+        )
+    uvicorn.run(
+        create_app(house), host=settings.host, port=settings.port, log_level="warning", access_log=False, timeout_graceful_shutdown=3, server_header=False,
+        proxy_headers=False,
+    )  # fmt: skip

@@ -1,0 +1,364 @@
+"""The pages. Rendered here, usable without JavaScript; live.js only keeps them fresh. One function a page, the templates lie in templates/."""
+
+import asyncio
+import io
+import time
+import zipfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from trunkline import __version__
+from trunkline.kit.ids import token
+from trunkline.kit.words import duration, plural, size
+from trunkline.model.errors import ConfigError, Refused, TrunklineError
+from trunkline.model.runs import JobRun, Run, Status
+from trunkline.pipeline.why import explain
+from trunkline.ports.store import User
+from trunkline.server import graph, traces
+from trunkline.server.api import Desk, NotFound, Unauthorised
+from trunkline.server.auth import COOKIE, CSRF_COOKIE, SESSION_SECONDS, check_csrf
+
+HERE = Path(__file__).parent
+PAGE_SIZE = 50
+GITLAB_WORDS = {"queued": "pending", "warned": "failed (allowed)"}
+
+
+def _ago(at: float | None) -> str:
+    if at is None:
+        return ""
+    seconds = max(0.0, time.time() - at)
+    return "just now" if seconds < 5 else f"{duration(seconds) if seconds < 86400 else plural(int(seconds // 86400), 'day')} ago"
+
+
+def _took(thing: Any) -> str:
+    began = getattr(thing, "started_at", None) or getattr(thing, "created_at", None)
+    if began is None or (isinstance(thing, JobRun) and thing.started_at is None):
+        return ""
+    return duration((thing.finished_at or time.time()) - began)
+
+
+class Pages:
+    """All pages of one server."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.env = Environment(
+            loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+        )
+        self.env.filters |= {
+            "ago": _ago,
+            "took": _took,
+            "size": size,
+            "duration": duration,
+            "word": lambda s: GITLAB_WORDS.get(s, s),
+            "plural": plural,
+        }
+        self.env.globals |= {"version": __version__, "status_class": graph.status_class}
+
+    def routes(self) -> list[Route]:
+        """Return the addresses; the most general ones come last."""
+        page, form = self._page, self._form
+        project = "/{group}/{name:path}"
+        return [
+            Route("/", page(self.projects)),
+            Route("/login", page(self.login, open_=True)),
+            Route("/login", form(self.sign_in, open_=True), methods=["POST"]),
+            Route("/logout", form(self.sign_out), methods=["POST"]),
+            Route("/jobs/{job:int}", page(self.job)),
+            Route("/jobs/{job:int}/artifacts", page(self.artifacts)),
+            Route("/jobs/{job:int}/artifacts/{path:path}", page(self.artifact)),
+            Route("/jobs/{job:int}/{action}", form(self.act_on_job), methods=["POST"]),
+            Route(project + "/runs/{number:int}", page(self.run)),
+            Route(project + "/runs/{number:int}/tests", page(self.tests)),
+            Route(project + "/runs/{number:int}/{action}", form(self.act_on_run), methods=["POST"]),
+            Route(project + "/start", form(self.start), methods=["POST"]),
+            Route(project + "/environments", page(self.environments)),
+            Route(project, page(self.project)),
+        ]
+
+    def _render(self, request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+        csrf = request.cookies.get(CSRF_COOKIE) or token("")
+        is_open = self.desk.doorkeeper.is_open
+        html = self.env.get_template(name).render(
+            request=request, csrf=csrf, is_open=is_open, user=getattr(request.state, "user", None), **values
+        )
+        response = HTMLResponse(html, status)
+        if CSRF_COOKIE not in request.cookies:
+            response.set_cookie(CSRF_COOKIE, csrf, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        return response
+
+    def error(self, request: Request, problem: TrunklineError) -> Response:
+        """Return an error as a page."""
+        if isinstance(problem, Unauthorised):
+            return RedirectResponse(f"/login?next={request.url.path}", 303)
+        status = (
+            404
+            if isinstance(problem, NotFound)
+            else 403
+            if isinstance(problem, Refused)
+            else 400
+            if isinstance(problem, ConfigError)
+            else 503
+        )
+        return self._render(request, "error.html", status, problem=problem, title="Not found" if status == 404 else "That did not work")
+
+    def _user(self, request: Request) -> User:
+        user = self.desk.doorkeeper.who(request)
+        if user is None:
+            raise Unauthorised("sign in first")
+        request.state.user = user
+        return user
+
+    def _page(self, show: Callable[[Request], Response], open_: bool = False) -> Callable[[Request], Awaitable[Response]]:
+        def answer(request: Request) -> Response:
+            try:
+                if not open_:
+                    self._user(request)
+                return show(request)
+            except TrunklineError as problem:
+                return self.error(request, problem)
+
+        async def endpoint(request: Request) -> Response:
+            return await asyncio.to_thread(answer, request)
+
+        return endpoint
+
+    def _form(self, take: Callable[[Request, dict[str, str]], Response], open_: bool = False) -> Callable[[Request], Awaitable[Response]]:
+        def answer(request: Request, fields: dict[str, str]) -> Response:
+            try:
+                if not open_:
+                    self._user(request)
+                check_csrf(request, fields.get("csrf", ""))
+                return take(request, fields)
+            except TrunklineError as problem:
+                return self.error(request, problem)
+
+        async def endpoint(request: Request) -> Response:
+            async with request.form(max_files=0, max_fields=50) as form:
+                fields = {name: value for name, value in form.items() if isinstance(value, str)}
+            return await asyncio.to_thread(answer, request, fields)
+
+        return endpoint
+
+    # people
+
+    def login(self, request: Request) -> Response:
+        """The page to sign in."""
+        return self._render(request, "login.html", next=request.query_params.get("next", "/"), wrong=False)
+
+    def sign_in(self, request: Request, fields: dict[str, str]) -> Response:
+        """Check the password, start a session."""
+        address = request.client.host if request.client else ""
+        user = self.desk.doorkeeper.check_password(fields.get("name", ""), fields.get("password", ""), address)
+        following = fields.get("next", "/")
+        if user is None:
+            return self._render(request, "login.html", 403, next=following, wrong=True)
+        response = RedirectResponse(following if following.startswith("/") and not following.startswith(("//", "/\\")) else "/", 303)
+        secret = self.desk.doorkeeper.sign_in(user)
+        response.set_cookie(
+            COOKIE, secret, max_age=int(SESSION_SECONDS), httponly=True, samesite="lax", secure=request.url.scheme == "https"
+        )
+        return response
+
+    def sign_out(self, request: Request, fields: dict[str, str]) -> Response:
+        """End the session."""
+        from trunkline.server.auth import hashed
+
+        session = request.cookies.get(COOKIE)
+        if session:
+            self.desk.store.write(lambda tx: tx.end_session(hashed(session)))
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    # projects and runs
+
+    def projects(self, request: Request) -> Response:
+        """All projects."""
+        rows = self.desk.store.read(lambda tx: tx.projects())
+        return self._render(request, "projects.html", rows=rows, url=self.desk.line.url)
+
+    @staticmethod
+    def _path(request: Request) -> str:
+        return f"{request.path_params['group']}/{request.path_params['name']}"
+
+    def project(self, request: Request) -> Response:
+        """A project's runs."""
+        path = self._path(request)
+        found = self.desk.store.read(lambda tx: tx.find_project(path))
+        if found is None:
+            raise NotFound(f"there is no project {path}", "push to it: git push " + f"{self.desk.line.url}/{path}.git")
+        before = request.query_params.get("before", "")
+        rows = self.desk.store.read(lambda tx: tx.run_rows(path, PAGE_SIZE + 1, int(before) if before.isdigit() else None))
+        more = rows[PAGE_SIZE - 1].id if len(rows) > PAGE_SIZE else None
+        return self._render(request, "project.html", project=found, rows=rows[:PAGE_SIZE], more=more, url=self.desk.line.url)
+
+    def environments(self, request: Request) -> Response:
+        """What was deployed where, newest first."""
+        path = self._path(request)
+        rows = self.desk.store.read(lambda tx: tx.deployments(path))
+        return self._render(request, "environments.html", path=path, rows=rows)
+
+    def run(self, request: Request) -> Response:
+        """One run: graph, jobs, mistakes."""
+        run = self.desk.run(self._path(request), request.path_params["number"])
+        row = next((r for r in self.desk.store.read(lambda tx: tx.run_rows(run.project, 1, run.id + 1))), None)
+        reports = self.desk.store.read(lambda tx: tx.reports(run.id))
+        with_files = {j.id for j in run.jobs if j.job.artifacts is not None and self.desk.artifacts_exist(run, j)}
+        return self._render(
+            request,
+            "run.html",
+            run=run,
+            graph=Markup(graph.svg(run)) if run.jobs else "",  # noqa: S704 - every text in it is escaped where it is made
+            stages=_by_stage(run),
+            because=row.because if row else "",
+            remarks=[d for d in run.decisions if not d.job],
+            left_out=[d for d in run.decisions if d.job and not d.created],
+            summary=_test_summary(reports),
+            coverage=_coverage(run, reports),
+            with_files=with_files,
+            can_cancel=not run.status.is_final,
+            can_retry=any(j.status in (Status.FAILED, Status.CANCELED) for j in run.jobs),
+        )
+
+    def tests(self, request: Request) -> Response:
+        """The tests of a run: failed ones first."""
+        run = self.desk.run(self._path(request), request.path_params["number"])
+        reports = self.desk.store.read(lambda tx: tx.reports(run.id))
+        order = {"failed": 0, "error": 0, "skipped": 1, "passed": 2}
+        cases = [{**case, "job": job} for job, kind, body in reports if kind == "junit" for case in body["cases"]]
+        cases.sort(key=lambda c: (order[c["status"]], -c["seconds"]))
+        coverage = [(job, body) for job, kind, body in reports if kind == "cobertura"]
+        problems = [p for _, kind, body in reports if kind == "problems" for p in body["problems"]]
+        return self._render(
+            request,
+            "tests.html",
+            run=run,
+            cases=cases[:2000],
+            total=len(cases),
+            summary=_test_summary(reports),
+            coverage=coverage,
+            problems=problems,
+        )
+
+    def act_on_run(self, request: Request, fields: dict[str, str]) -> Response:
+        """Cancel or retry a run."""
+        run = self.desk.run(self._path(request), request.path_params["number"])
+        action = request.path_params["action"]
+        if action == "cancel":
+            self.desk.line.cancel(run.id)
+        elif action == "retry":
+            self.desk.line.retry_failed(run.id)
+        else:
+            raise NotFound(f"a run can't {action}")
+        return RedirectResponse(f"/{run.project}/runs/{run.number}", 303)
+
+    def start(self, request: Request, fields: dict[str, str]) -> Response:
+        """Start a run by hand."""
+        user = request.state.user
+        run = self.desk.start(self._path(request), fields.get("ref", ""), {}, user)
+        return RedirectResponse(f"/{run.project}/runs/{run.number}", 303)
+
+    # jobs
+
+    def job(self, request: Request) -> Response:
+        """One job with its log."""
+        run, job = self.desk.job(request.path_params["job"])
+        attempt = request.query_params.get("attempt", "")
+        shown = int(attempt) if attempt.isdigit() else job.attempt
+        path = self.desk.line.trace_path(run.id, job.id, shown)
+        text, skipped = traces.tail(path)
+        return self._render(
+            request,
+            "job.html",
+            run=run,
+            job=job,
+            attempt=shown,
+            attempts=self.desk.store.read(lambda tx: tx.attempts(job.id)),
+            log=Markup(traces.to_html(text)),  # noqa: S704 - to_html escapes
+            skipped=skipped,
+            size_=traces.size_of(path),
+            why=explain(run.decisions, run, job.name),
+            files=self.desk.artifacts(job.id)[:6],
+            siblings=run.jobs,
+        )
+
+    def act_on_job(self, request: Request, fields: dict[str, str]) -> Response:
+        """Start, retry or cancel a job."""
+        run, job = self.desk.job(request.path_params["job"])
+        acts = {"play": self.desk.line.play, "retry": self.desk.line.retry, "cancel": self.desk.line.cancel}
+        action = request.path_params["action"]
+        if action not in acts:
+            raise NotFound(f"a job can't {action}")
+        acts[action](run.id, job.name)
+        return RedirectResponse(f"/jobs/{job.id}", 303)
+
+    def artifacts(self, request: Request) -> Response:
+        """The files that a job left."""
+        run, job = self.desk.job(request.path_params["job"])
+        files = self.desk.artifacts(job.id)
+        return self._render(request, "artifacts.html", run=run, job=job, files=files[:5000], total=len(files), inside=None, at="")
+
+    def artifact(self, request: Request) -> Response:
+        """What is inside a zip or wheel among the files."""
+        run, job = self.desk.job(request.path_params["job"])
+        path = request.path_params["path"]
+        full = self.desk.artifact(job.id, path)
+        member = request.query_params.get("member")
+        try:
+            with zipfile.ZipFile(full) as archive:
+                if member is not None:
+                    return _member(archive, member)
+                inside = [{"path": i.filename, "size": i.file_size} for i in archive.infolist()[:5000] if not i.is_dir()]
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as wrong:
+            raise ConfigError(f"{path} is no zip that can be read: {wrong}") from None
+        return self._render(request, "artifacts.html", run=run, job=job, files=[], total=len(inside), inside=inside, at=path)
+
+
+MAX_MEMBER = 20 << 20
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> Response:
+    """Return one file out of a zip as plain text or bytes; a bomb is stopped by what it unpacks to, not by what it claims."""
+    try:
+        with archive.open(name) as f:
+            data = f.read(MAX_MEMBER + 1)
+    except KeyError:
+        raise NotFound(f"there is no {name} inside") from None
+    if len(data) > MAX_MEMBER:
+        raise ConfigError(f"{name} unpacks to more than {MAX_MEMBER >> 20} MB", "download the whole file instead")
+    is_text = b"\0" not in data[:8000]
+    headers = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
+    if not is_text:
+        headers["Content-Disposition"] = "attachment"
+    return Response(
+        io.BytesIO(data).getvalue(), media_type="text/plain; charset=utf-8" if is_text else "application/octet-stream", headers=headers
+    )
+
+
+def _by_stage(run: Run) -> list[tuple[str, list[JobRun]]]:
+    found: dict[str, list[JobRun]] = {}
+    for job in run.jobs:
+        found.setdefault(job.job.stage, []).append(job)
+    return [(stage, found[stage]) for stage in run.stages if stage in found]
+
+
+def _test_summary(reports: list[tuple[str, str, Any]]) -> dict[str, Any] | None:
+    bodies = [body for _, kind, body in reports if kind == "junit"]
+    return {n: sum(b[n] for b in bodies) for n in ("total", "passed", "failed", "error", "skipped", "seconds")} if bodies else None
+
+
+def _coverage(run: Run, reports: list[tuple[str, str, Any]]) -> float | None:
+    bodies = [body for _, kind, body in reports if kind == "cobertura" and body["lines"]]
+    if bodies:
+        covered, lines = (float(sum(b[name] for b in bodies)) for name in ("covered", "lines"))
+        return round(100 * covered / lines, 1)
+    stated = [j.coverage for j in run.jobs if j.coverage is not None]
+    return round(sum(stated) / len(stated), 1) if stated else None
