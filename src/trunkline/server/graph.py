@@ -70,9 +70,15 @@ def svg(run: Run) -> str:
         for job in box.jobs:
             at[job.name] = (x, y)
         nodes.append(_node(box, x, y))
-    width = max(1, len(titles)) * (WIDTH + GAP_X) - GAP_X + 2
+    width = max(1, len(titles)) * (WIDTH + GAP_X) - GAP_X // 2
     height = TOP + max(rows.values(), default=1) * (HEIGHT + GAP_Y)
-    heads = [f'<text class="stage" x="{i * (WIDTH + GAP_X) + 4}" y="18">{escape(title)}</text>' for i, title in enumerate(titles) if title]
+    step = WIDTH + GAP_X
+    heads = [
+        f'<path class="flow" d="M{i * step + 16 + 8 * len(title)} 14H{(i + 1) * step - 6}"/>'
+        for i, title in enumerate(titles[:-1])
+        if title and 8 * len(title) < WIDTH
+    ]
+    heads += [f'<text class="stage" x="{i * (WIDTH + GAP_X) + 4}" y="18">{escape(title)}</text>' for i, title in enumerate(titles) if title]
     edges = sorted({(at[n], at[j.name]) for j in run.jobs for n in j.needs or () if n in at and at[n] != at[j.name]})[:MAX_EDGES]
     curves = [_curve(a, b) for a, b in edges]
     about = f"Pipeline of run {run.number}: {len(run.jobs)} jobs in {len(titles)} columns"

@@ -170,10 +170,21 @@ class CiLog extends HTMLElement {
     if (i < 0) return { text: "" };
     if (i > 0 && line === this.starts[i].line) { // a piece may begin in the middle of this line: then the one before has all of it
       const before = (await this.piece(i - 1))[line - this.starts[i - 1].line];
-      if (before) return { text: before, time: this.starts[i - 1].time };
+      if (before) return { text: before, time: this.timeOf(line) };
     }
     const lines = await this.piece(i);
-    return { text: lines[line - this.starts[i].line] ?? "", time: this.starts[i].time };
+    return { text: lines[line - this.starts[i].line] ?? "", time: this.timeOf(line) };
+  }
+
+  /** When the piece of output arrived in which this line began. */
+  timeOf(line) {
+    const index = this.outline.index;
+    let low = 0, high = index.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (index[middle][1] <= line) low = middle; else high = middle - 1;
+    }
+    return index[low]?.[2];
   }
 
   /** Fetch a piece once; its first line may have begun in the piece before, its last one may end in the next. */

@@ -112,7 +112,7 @@ class GitlabDialect:
             for name, node in extended.items()
             if name not in job_names or _is_job(name, node) or name == "pages"
         }
-        stages = self._stages(whole.get("stages") or whole.get("types"), m)
+        stages = self._stages(whole.get("stages"), m)
         defaults = self._defaults(whole, m)
         reader = JobReader(defaults, stages, m)
         jobs: list[Job] = []

@@ -16,7 +16,6 @@ GLOBAL = frozenset(
         "after_script",
         "cache",
         "spec",
-        "types",
     ]
 )
 

@@ -1,0 +1,81 @@
+"""What every store owes: ports.store."""
+
+import pytest
+
+from trunkline.model.errors import TrunklineError
+from trunkline.model.runs import Fact, JobResult, Status
+from trunkline.pipeline import settle
+from trunkline.ports.store import Project, Store, Transaction
+from trunkline.testing.builders import a_job, a_run
+
+
+class StoreContract:
+    """Subclasses define the fixture `store`."""
+
+    @pytest.fixture
+    def project(self, store: Store) -> Project:
+        """A project."""
+        return store.write(lambda tx: tx.create_project("group/project", "main", 1.0))
+
+    def test_a_run_comes_back_as_it_was_saved(self, store: Store, project: Project) -> None:
+        run = a_run(a_job("build", "build"), a_job("test", needs=("build",)), a_job("free", needs=()))
+
+        saved = store.write(lambda tx: tx.add_run(project, run, [Fact("RunPlanned", 0)]))
+
+        assert store.read(lambda tx: tx.load_run(saved.id)) == saved
+        assert [f.kind for f in store.read(lambda tx: tx.facts(saved.id))] == ["RunPlanned"]
+
+    def test_runs_are_numbered_within_their_project(self, store: Store, project: Project) -> None:
+        other = store.write(lambda tx: tx.create_project("group/other", "main", 1.0))
+
+        numbers = [store.write(lambda tx, p=p: tx.add_run(p, a_run(a_job("j")), ())).number for p in (project, other, project)]  # type: ignore[misc]
+
+        assert numbers == [1, 1, 2]
+
+    def test_a_change_is_saved_with_its_facts_and_attempts(self, store: Store, project: Project) -> None:
+        run = store.write(lambda tx: tx.add_run(project, a_run(a_job("a"), a_job("b")), ()))
+        queued, facts = settle.advance(run, 5.0)
+        started, more = settle.start(queued, "a", 6.0)
+        ended, last = settle.settle(started, JobResult("a", Status.FAILED, exit_code=7), 9.0)
+
+        for before, after, told in ((run, queued, facts), (queued, started, more), (started, ended, last)):
+            store.write(lambda tx, b=before, a=after, t=told: tx.save_run(b, a, t, 9.0))  # type: ignore[misc]
+
+        loaded = store.read(lambda tx: tx.load_run(run.id))
+        assert loaded == ended
+        assert loaded is not None
+        assert [a["status"] for a in store.read(lambda tx: tx.attempts(loaded.job("a").id))] == ["failed"]
+        assert ("JobFinished", "a") in [(f.kind, f.job) for f in store.read(lambda tx: tx.facts(run.id))]
+
+    def test_a_use_case_that_raises_leaves_nothing_and_harms_no_other(self, store: Store, project: Project) -> None:
+        def breaks(tx: Transaction) -> None:
+            tx.create_project("group/half", "main", 1.0)
+            raise TrunklineError("no")
+
+        with pytest.raises(TrunklineError):
+            store.write(breaks)
+
+        assert store.read(lambda tx: tx.find_project("group/half")) is None
+        assert store.write(lambda tx: tx.create_project("group/whole", "main", 1.0)).path == "group/whole"
+
+    def test_unfinished_runs_are_found_again(self, store: Store, project: Project) -> None:
+        run = store.write(lambda tx: tx.add_run(project, a_run(a_job("a")), ()))
+
+        assert store.read(lambda tx: tx.unfinished_runs()) == [run.id]
+
+    def test_sessions_end_and_tokens_name_their_user(self, store: Store) -> None:
+        user = store.write(lambda tx: tx.set_password("ada", "hash", True, 1.0))
+        store.write(lambda tx: tx.add_session("s", user.id, 100.0))
+        store.write(lambda tx: tx.add_token(user.id, "ci", "t", 1.0))
+
+        assert store.read(lambda tx: tx.session_user("s", 99.0)) == user
+        assert store.read(lambda tx: tx.session_user("s", 101.0)) is None
+        assert store.read(lambda tx: tx.token_user("t")) == user
+        assert store.read(lambda tx: tx.token_user("x")) is None
+        assert store.read(lambda tx: tx.has_admin())
+
+    def test_dotenv_variables_are_kept_by_job(self, store: Store, project: Project) -> None:
+        run = store.write(lambda tx: tx.add_run(project, a_run(a_job("a")), ()))
+        store.write(lambda tx: tx.save_dotenv(run.job("a").id, (("URL", "x"),)))
+
+        assert store.read(lambda tx: tx.dotenv(run.id)) == {"a": (("URL", "x"),)}
