@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     re = lazy("re")
 
-MAX_DEPTH = 200
+MAX_DEPTH = 50
 
 _LEXEME = (
     r"\s*(?:(?P<variable>\$[a-zA-Z_][a-zA-Z0-9_]*|\$\{[a-zA-Z_][a-zA-Z0-9_]*\})"

@@ -36,7 +36,8 @@ def compile_pipeline(dialect: Dialect, files: FileReader, variables: Mapping[str
     if any(d.severity is Severity.ERROR and d.rule == "yaml" for d in walk.found):
         return Compiled(None, tuple(walk.found))
     pipeline, found = dialect.lower(tree)
-    everything = tuple(dict.fromkeys((*walk.found, *found)))
+    unique = dict.fromkeys((*walk.found, *found))
+    everything = tuple(sorted(unique, key=lambda d: (d.place.file != path, d.place.file, d.place.line, d.place.column)))
     failed = any(d.severity is Severity.ERROR for d in everything)
     return Compiled(None if failed else pipeline, everything)
 

@@ -11,11 +11,22 @@ HERE = Place("ci.yml", 1, 1)
 
 def an_event(ref: str = "main", kind: EventKind = EventKind.PUSH, is_tag: bool = False, changed: tuple[str, ...] | None = None) -> Event:
     """Return a push of a commit."""
-    return Event(kind, ref, Revision("a" * 40, "A title", "A title\n\nbody", "Ada", "ada@example.com", "2026-01-02T03:04:05Z"), is_tag, changed=changed)
+    return Event(
+        kind,
+        ref,
+        Revision("a" * 40, "A title", "A title\n\nbody", "Ada", "ada@example.com", "2026-01-02T03:04:05Z"),
+        is_tag,
+        changed=changed,
+    )
 
 
 def a_job(
-    name: str, stage: str = "test", needs: tuple[str, ...] | None = None, when: When = When.ON_SUCCESS, status: Status = Status.CREATED, **of_job: object
+    name: str,
+    stage: str = "test",
+    needs: tuple[str, ...] | None = None,
+    when: When = When.ON_SUCCESS,
+    status: Status = Status.CREATED,
+    **of_job: object,
 ) -> JobRun:
     """Return a job in a run; more keywords go to the Job itself."""
     listed = None if needs is None else tuple(Need(n) for n in needs)

@@ -21,7 +21,9 @@ class ExecutorContract:
         folder.mkdir(parents=True)
         return str(folder)
 
-    def _run(self, executor: Executor, workspace: str, script: str, cancel: Cancel | None = None, seconds: float | None = None) -> tuple[int, str]:
+    def _run(
+        self, executor: Executor, workspace: str, script: str, cancel: Cancel | None = None, seconds: float | None = None
+    ) -> tuple[int, str]:
         out: list[bytes] = []
         with executor.open("job", workspace) as sandbox:
             deadline = None if seconds is None else time.monotonic() + seconds
@@ -47,7 +49,9 @@ class ExecutorContract:
 
     def test_a_deadline_ends_a_script_that_ignores_the_signal_to_end(self, executor: Executor, workspace: str) -> None:
         with executor.open("job", workspace) as sandbox:
-            ended = sandbox.run("trap '' TERM; sleep 60 & wait; sleep 60", {"PATH": os.environ["PATH"]}, lambda _: None, None, time.monotonic() + 0.3)
+            ended = sandbox.run(
+                "trap '' TERM; sleep 60 & wait; sleep 60", {"PATH": os.environ["PATH"]}, lambda _: None, None, time.monotonic() + 0.3
+            )
 
         assert ended.timed_out
         assert ended.exit_code != 0

@@ -43,6 +43,7 @@ class Mistakes:
 
     def __init__(self) -> None:
         self.found: list[Diagnostic] = []
+        self.spoiled: set[tuple[str, int, int]] = set()
 
     def error(self, node: Node, rule: str, message: str, hint: str = "") -> None:
         self._add(Severity.ERROR, node, rule, message, hint)
@@ -54,7 +55,13 @@ class Mistakes:
         self._add(Severity.NOTE, node, rule, message, hint)
 
     def _add(self, severity: Severity, node: Node, rule: str, message: str, hint: str) -> None:
-        remark = Diagnostic(severity, rule, message, place(node), hint)
+        rule = "job" if rule.startswith('job "') and ": " not in rule else rule.rpartition(": ")[2]
+        at = place(node)
+        remark = Diagnostic(severity, rule, message, at, hint)
+        if (at.file, at.line, at.column) in self.spoiled and rule != "reference":
+            return  # it only repeats that the reference there leads nowhere
+        if rule == "reference":
+            self.spoiled.add((at.file, at.line, at.column))
         if remark not in self.found:
             self.found.append(remark)
 

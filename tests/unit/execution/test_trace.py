@@ -1,0 +1,45 @@
+"""Logs: masking across borders, the index, limits."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trunkline.execution.trace import ENTRY, Masker, Trace
+
+
+@given(st.lists(st.integers(1, 9), max_size=12), st.integers(0, 20))
+def test_a_secret_is_masked_however_it_is_cut(cuts: list[int], before: int) -> None:
+    text = b"x" * before + b"s3cr3t-value" + b"\nmore s3cr3t-value s3cr3t"
+    masker = Masker(["s3cr3t-value"])
+    out, at = b"", 0
+    for cut in cuts:
+        out += masker.masked(text[at : at + cut])
+        at += cut
+
+    out += masker.masked(text[at:])
+    out += masker.masked(b"", last=True)
+
+    assert out == text.replace(b"s3cr3t-value", b"[MASKED]")
+
+
+def test_the_index_knows_offset_lines_and_time(tmp_path: Path) -> None:
+    trace = Trace(str(tmp_path / "log"))
+    trace.write(b"one\ntwo\nthr")
+    trace.write(b"ee\nfour\n")
+    trace.close()
+
+    entries = list(ENTRY.iter_unpack((tmp_path / "log.idx").read_bytes()))
+    assert [(offset, lines) for offset, lines, _ in entries] == [(0, 0), (11, 2)]
+    assert entries[0][2] > 1_600_000_000_000
+
+
+def test_a_log_has_a_largest_size_and_says_so(tmp_path: Path) -> None:
+    trace = Trace(str(tmp_path / "log"), most=100)
+    for _ in range(10):
+        trace.write(b"x" * 50)
+    trace.close()
+
+    text = (tmp_path / "log").read_text()
+    assert "The log is full" in text
+    assert len(text) < 300
