@@ -26,8 +26,8 @@ class TestSqlite(StoreContract):
 
         def shape(engine: object) -> dict[str, list[tuple[str, str, bool]]]:
             found = inspect(engine)
-            names = [n for n in found.get_table_names() if n != "alembic_version"]  # type: ignore[union-attr]
-            return {n: [(c["name"], str(c["type"]), c["nullable"]) for c in found.get_columns(n)] for n in names}  # type: ignore[union-attr]
+            names = [n for n in found.get_table_names() if n != "alembic_version"]
+            return {n: [(c["name"], str(c["type"]), c["nullable"]) for c in found.get_columns(n)] for n in names}
 
         assert shape(store.engine) == shape(wanted)
 

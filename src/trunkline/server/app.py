@@ -19,12 +19,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline import __version__
-from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap, python_version
+from trunkline.adapters.executors.host import OWNER, HostExecutor, find_bubblewrap, python_version
 from trunkline.adapters.stores.sql import SqlStore
 from trunkline.execution import caches
 from trunkline.execution.environments import Environments
 from trunkline.execution.work import Folders, Workshop
 from trunkline.kit import processes
+from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runs import Status
@@ -87,7 +88,11 @@ class House:
             isolation = found or "none"
         for name in ("work", "caches", "environments", "artifacts", "uv"):
             os.makedirs(f"{data}/{name}", exist_ok=True)
-        executor = HostExecutor(isolation, hidden=(data,), shown=(f"{data}/uv",), limits={})
+        owner = digest(data)[:16]
+        left = processes.kill_everywhere(OWNER, owner)
+        if left:
+            log.info("processes of the last server were ended", count=left)
+        executor = HostExecutor(isolation, hidden=(data,), shown=(f"{data}/uv",), owner=owner)
         folders = Folders(f"{data}/work", f"{data}/caches", f"{data}/environments", f"{data}/artifacts")
         os.environ.setdefault("UV_CACHE_DIR", f"{data}/uv/cache")
         os.environ.setdefault("PIP_CACHE_DIR", f"{data}/uv/pip")

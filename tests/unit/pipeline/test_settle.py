@@ -152,7 +152,10 @@ def test_the_longest_chain_is_the_highest() -> None:
 def test_every_run_comes_to_an_end_whatever_its_shape(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 12))
     jobs = []
-    stages = sorted(data.draw(st.lists(st.sampled_from(["build", "test", "deploy"]), min_size=count, max_size=count)), key=["build", "test", "deploy"].index)
+    stages = sorted(
+        data.draw(st.lists(st.sampled_from(["build", "test", "deploy"]), min_size=count, max_size=count)),
+        key=["build", "test", "deploy"].index,
+    )
     for i, stage in enumerate(stages):  # a need never points to a later stage: the dialect refuses that
         needs = None
         if data.draw(st.booleans()):

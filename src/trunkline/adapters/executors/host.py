@@ -35,15 +35,27 @@ def python_version(image: str) -> str | None:
     return match["version"] or ""
 
 
+OWNER = "TRUNKLINE_OWNER"
+
+
 class HostExecutor:
     """Implements ports.executor.Executor."""
 
     name = "host"
 
     def __init__(
-        self, isolation: str = "none", hidden: tuple[str, ...] = (), shown: tuple[str, ...] = (), limits: Mapping[str, str] | None = None
+        self,
+        isolation: str = "none",
+        hidden: tuple[str, ...] = (),
+        shown: tuple[str, ...] = (),
+        limits: Mapping[str, str] | None = None,
+        owner: str = "",
     ) -> None:
-        """`isolation` is "none" or the path of bwrap; `hidden` folders look empty from inside, `shown` ones stay writable."""
+        """`isolation` is "none" or the path of bwrap; `hidden` folders look empty from inside, `shown` ones stay writable.
+
+        `owner` stands in the environment of every process (OWNER), so that what a killed server left can be found.
+        """
+        self.owner = owner
         self.isolation, self.hidden, self.shown = isolation, hidden, shown
         self.limits = {"c": "0", **(limits or {})}
 
@@ -100,7 +112,10 @@ class HostSandbox:
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
             f.write(f"{limits}cd {_quoted(self.project_dir)} || exit 1\n{script}")
         try:
-            return processes.run([*self._wrapper(), "bash", path], {**env, "HOME": self.home, "TMPDIR": self.tmp}, sink, cancel, deadline)
+            owned = {OWNER: self.executor.owner} if self.executor.owner else {}
+            return processes.run(
+                [*self._wrapper(), "bash", path], {**env, **owned, "HOME": self.home, "TMPDIR": self.tmp}, sink, cancel, deadline
+            )
         finally:
             os.unlink(path)
 
