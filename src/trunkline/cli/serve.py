@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = parser().parse_args(arguments)
+    from trunkline.runner.pool import Pool
     from trunkline.server.app import serve
     from trunkline.wiring.settings import load
 
@@ -43,5 +44,5 @@ def main(arguments: list[str]) -> int:
             raise OutsideError(
                 f"can't listen on {settings.host}:{settings.port}: {problem.strerror}", "choose another with --port"
             ) from None
-    serve(settings, options.quiet)
+    serve(settings, Pool, options.quiet)
     return 0

@@ -195,6 +195,7 @@ class _Worker:
         env.setdefault("PIP_CACHE_DIR", f"{home}/.cache/pip")
         env.setdefault("UV_CACHE_DIR", f"{home}/.cache/uv")
         env["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+        env.setdefault("UV_LINK_MODE", "copy")  # links into uv's cache would let a job change what others install
         env["SHELL"] = "/bin/bash"
         env["TERM"] = "dumb"
         return env | {n: v for n, v in self.values.items() if "\0" not in v}

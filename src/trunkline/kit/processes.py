@@ -173,7 +173,7 @@ class _Watch:
         """Kill the group, then adopted orphans with the mark, until there are none."""
         kill_group(self.pid, signal.SIGKILL)
         for _ in range(50):
-            found = [p for p in _children() if _is_marked(p, self.mark)]
+            found = [p for p in _children() if _is_marked(p, self.mark) or _is_dying_init(p)]
             if not found:
                 return
             for pid in found:
@@ -201,6 +201,22 @@ def _children() -> list[int]:
     except OSError:
         pass
     return found
+
+
+def _is_dying_init(pid: int) -> bool:
+    """Say whether a child is the first process of a sandbox of its own that is about to end: waiting for it is waiting for all in there."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            if f.read(1):
+                return False
+    except OSError:
+        pass  # it has none any more
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii") as f:
+            numbers = next((line.split()[1:] for line in f if line.startswith("NSpid:")), [])
+    except OSError:
+        return False
+    return len(numbers) > 1 and numbers[-1] == "1"
 
 
 def kill_everywhere(variable: str, value: str) -> int:

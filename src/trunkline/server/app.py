@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,11 @@ from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runs import Status
-from trunkline.runner.pool import Pool
 from trunkline.server.api import Desk, error_response, router
 from trunkline.server.auth import LOOPBACK, Doorkeeper
 from trunkline.server.git import GitDoor
 from trunkline.server.hub import Hub
-from trunkline.server.line import Line
+from trunkline.server.line import JobRunner, Line
 from trunkline.server.pages import HERE, Pages
 from trunkline.server.repositories import Repositories
 from trunkline.wiring.places import find_uv
@@ -51,7 +50,7 @@ CONTENT_POLICY = (
 class House:
     """Everything that one server process owns."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_runner: Callable[[Workshop, int], JobRunner]) -> None:
         self.settings = settings
         self.data = os.path.abspath(settings.data)
         os.makedirs(self.data, mode=0o700, exist_ok=True)
@@ -59,7 +58,8 @@ class House:
         self.store = SqlStore(f"sqlite:///{self.data}/state.sqlite")
         self.hub = Hub()
         self.repositories = Repositories(f"{self.data}/repositories", f"{self.data}/trees")
-        self.pool = Pool(self._workshop(), settings.slots or os.cpu_count() or 1)
+        self.shop = self._workshop()
+        self.pool = make_runner(self.shop, settings.slots or os.cpu_count() or 1)
         self.line = Line(self.store, self.repositories, self.pool, self.hub, self.data, settings.base_url, settings.job_timeout)
         self.doorkeeper = Doorkeeper(self.store)
         self.desk = Desk(self.line, self.doorkeeper)
@@ -86,6 +86,7 @@ class House:
             if found is None:
                 log.warning("jobs are not isolated", hint="install bubblewrap, or trunkline[sandbox]")
             isolation = found or "none"
+        self.isolation = isolation
         for name in ("work", "caches", "environments", "artifacts", "uv"):
             os.makedirs(f"{data}/{name}", exist_ok=True)
         owner = digest(data)[:16]
@@ -232,7 +233,7 @@ async def _tick(house: House) -> None:
             log.warning("tidying up failed", problem=str(problem))
 
 
-def serve(settings: Settings, quiet: bool = False) -> None:
+def serve(settings: Settings, make_runner: Callable[[Workshop, int], JobRunner], quiet: bool = False) -> None:
     """Serve until told to stop."""
     import uvicorn
 
@@ -249,10 +250,10 @@ def serve(settings: Settings, quiet: bool = False) -> None:
         raise OutsideError("the package was installed without its static files", "python3 dev.py setup, or install trunkline again")
     if processes.output(["git", "--version"])[0]:
         raise ConfigError("git is not installed", "install git")
-    house = House(settings)
+    house = House(settings, make_runner)
     house.check_address()
     slots = plural(house.pool.slots, "slot")
-    isolation = "bubblewrap" if house.pool.shop.executor.isolation != "none" else "no isolation"  # type: ignore[attr-defined]
+    isolation = "bubblewrap" if house.isolation != "none" else "no isolation"
     print(f"trunkline {__version__} on {settings.base_url}  (data in {house.data}; {slots}, {isolation})", file=sys.stderr, flush=True)
     if house.doorkeeper.is_open:
         print(

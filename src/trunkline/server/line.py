@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from trunkline.execution.checkout import Sources
 from trunkline.execution.work import Assignment
 from trunkline.kit import trees
+from trunkline.kit.processes import Cancel
 from trunkline.kit.record import replace
 from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import ConfigError, TrunklineError
@@ -27,7 +29,6 @@ from trunkline.pipeline.plan import plan
 from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.reporting.collect import collect
-from trunkline.runner.pool import Pool
 from trunkline.server.hub import Hub
 from trunkline.server.repositories import Repositories, Revisions
 from trunkline.wiring import builtin
@@ -35,10 +36,36 @@ from trunkline.wiring import builtin
 log = structlog.get_logger()
 
 
+class JobRunner(Protocol):
+    """Who works jobs for the line: the process's own pool."""
+
+    slots: int
+    busy: dict[int, Cancel]
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can start now."""
+        ...
+
+    def start(self, job: int, task: Assignment, output: Callable[[bytes], None], ended: Callable[[JobResult], None]) -> None:
+        """Work a job; `ended` is called exactly once, from another thread."""
+        ...
+
+    def cancel(self, job: int) -> None:
+        """Ask a job to end."""
+        ...
+
+    def close(self) -> None:
+        """Kill what runs."""
+        ...
+
+
 class Line:
     """Walks all runs of one server. Its methods may be called from any thread."""
 
-    def __init__(self, store: Store, repositories: Repositories, pool: Pool, hub: Hub, data: str, url: str, job_timeout: float) -> None:
+    def __init__(
+        self, store: Store, repositories: Repositories, pool: JobRunner, hub: Hub, data: str, url: str, job_timeout: float
+    ) -> None:
         self.store, self.repositories, self.pool, self.hub = store, repositories, pool, hub
         self.data, self.url, self.job_timeout = data, url, job_timeout
         self.lock = threading.RLock()

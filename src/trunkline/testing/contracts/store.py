@@ -2,9 +2,9 @@
 
 import pytest
 
+from trunkline.kit.record import replace
 from trunkline.model.errors import TrunklineError
-from trunkline.model.runs import Fact, JobResult, Status
-from trunkline.pipeline import settle
+from trunkline.model.runs import Fact, Status
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.testing.builders import a_job, a_run
 
@@ -34,12 +34,12 @@ class StoreContract:
 
     def test_a_change_is_saved_with_its_facts_and_attempts(self, store: Store, project: Project) -> None:
         run = store.write(lambda tx: tx.add_run(project, a_run(a_job("a"), a_job("b")), ()))
-        queued, facts = settle.advance(run, 5.0)
-        started, more = settle.start(queued, "a", 6.0)
-        ended, last = settle.settle(started, JobResult("a", Status.FAILED, exit_code=7), 9.0)
+        started = run.with_jobs({"a": replace(run.job("a"), status=Status.RUNNING, started_at=6.0)})
+        done = replace(started.job("a"), status=Status.FAILED, exit_code=7, message="exit code 7", finished_at=9.0)
+        ended = replace(started.with_jobs({"a": done}), status=Status.FAILED, finished_at=9.0)
 
-        for before, after, told in ((run, queued, facts), (queued, started, more), (started, ended, last)):
-            store.write(lambda tx, b=before, a=after, t=told: tx.save_run(b, a, t, 9.0))  # type: ignore[misc]
+        store.write(lambda tx: tx.save_run(run, started, [Fact("JobStarted", run.id, "a")], 6.0))
+        store.write(lambda tx: tx.save_run(started, ended, [Fact("JobFinished", run.id, "a")], 9.0))
 
         loaded = store.read(lambda tx: tx.load_run(run.id))
         assert loaded == ended
