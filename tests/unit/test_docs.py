@@ -1,0 +1,35 @@
+"""The documents say what is there."""
+
+import importlib.util
+from pathlib import Path
+
+from trunkline.wiring.settings import _TYPES
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_generated_pages_are_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+
+    assert (ROOT / "docs/reference/gitlab-compatibility.md").read_text() == generate.compatibility(), "run python3 dev.py docs"
+
+
+def test_every_setting_is_documented() -> None:
+    text = (ROOT / "docs/how-to/run-a-server.md").read_text()
+
+    assert [name for name in _TYPES if name not in text] == []
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+    import re
+
+    broken = []
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
