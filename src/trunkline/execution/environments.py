@@ -469,6 +469,7 @@ def _clone(store: str, notes: "dict[str, float]", top: str, workspace: str) -> b
                 there.add(key)
             else:
                 os.unlink(f"{folder}/{path}")
+        trees.remove_empty(folder)  # an empty x.dist-info would still look like an installed x
     targets = dict(_places(top, workspace, names))
     made: set[str] = set()
     for key, known in files.items():

@@ -101,6 +101,18 @@ def empty(path: str) -> None:
         remove(entry.path)
 
 
+def remove_empty(path: str) -> bool:
+    """Remove every folder below (and this one) that has no file in it; say whether this one is gone."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        return False
+    entries = list(os.scandir(path))
+    left = [e for e in entries if not (e.is_dir(follow_symlinks=False) and remove_empty(e.path))]
+    if left:
+        return False
+    os.rmdir(path)
+    return True
+
+
 def size_of(root: str) -> int:
     """Return the bytes of all files below."""
     return sum(info.st_size for _, info in files_below(root))

@@ -6,6 +6,7 @@ import pytest
 
 from trunkline.execution.environments import Interpreter, Recipe, recognise
 from trunkline.execution.shellwords import chain, split
+from trunkline.kit import trees
 
 PYTHON = Interpreter("/usr/bin/python3", "3.11.7")
 
@@ -84,3 +85,13 @@ def test_shell_words() -> None:
     assert split("a; b", {}) is None
     assert split("a $UNKNOWN", {}) is None
     assert chain("a 'x && y' && b") == ["a 'x && y'", "b"]
+
+
+def test_folders_without_files_go_too(tmp_path: Path) -> None:
+    (tmp_path / "env" / "old.dist-info" / "licenses").mkdir(parents=True)
+    (tmp_path / "env" / "kept").mkdir()
+    (tmp_path / "env" / "kept" / "file").write_text("")
+
+    trees.remove_empty(str(tmp_path / "env"))
+
+    assert [p.name for p in (tmp_path / "env").iterdir()] == ["kept"]

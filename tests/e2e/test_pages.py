@@ -1,0 +1,106 @@
+"""The pages in a real browser: what is shown, live updates, the log viewer, and no word of complaint on the console."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.e2e.conftest import Server, have, project
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: python3 dev.py setup")
+
+CHROMIUM = next((p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(p).exists()), "")
+pytestmark = [pytest.mark.real, pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine: apt install chromium")]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+PIPELINE = """
+stages: [build, test]
+build: {stage: build, script: ["echo -e '\\\\e[31mred text\\\\e[0m'", sleep 2, echo finished]}
+test: {stage: test, script: ["seq 1 30000", "echo 'src/a.py:3: error: wrong'", "false"]}
+by hand: {stage: test, when: manual, script: [echo started by hand]}
+"""
+
+
+@pytest.fixture
+def page(server: Server) -> Iterator["Page"]:
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        made = browser.new_page(base_url=server.url)
+        complaints: list[str] = []
+        made.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        made.on("pageerror", lambda e: complaints.append(str(e)))
+        yield made
+        browser.close()
+        assert complaints == []
+
+
+def test_a_run_is_watched_from_push_to_red(server: Server, tmp_path: Path, page: "Page") -> None:
+    assert have("git")
+    page.goto("/")
+    assert page.get_by_text("git push").is_visible()
+    server.push(project(tmp_path / "p", PIPELINE))
+
+    page.goto("/team/project/runs/1")
+    page.locator("h1 .status.running").wait_for()
+    page.locator("h1 .status.failed").wait_for(timeout=20_000)  # by itself: nobody reloads
+
+    assert page.locator("svg.graph a.node").count() == 3
+    assert page.locator("svg.graph a.failed").get_attribute("aria-label") == "test: failed"
+    page.get_by_role("button", name="Start").click()
+    page.locator("ci-log").get_by_text("started by hand", exact=True).wait_for()
+
+
+def test_a_long_log_is_searched_folded_and_linked(server: Server, tmp_path: Path, page: "Page") -> None:
+    server.push(project(tmp_path / "p", PIPELINE))
+    run = server.until_ended(1)
+
+    page.goto(f"/jobs/{run['jobs']['test']['id']}")
+    page.locator(".logview .row").first.wait_for()
+    assert page.locator(".logview .row").count() < 200
+    page.get_by_role("button", name="First error").click()
+    page.get_by_text("src/a.py:3: error: wrong", exact=True).wait_for()
+    assert "#L" in page.url
+    page.get_by_label("Search the log").fill("29999")
+    page.get_by_label("Search the log").press("Enter")
+    page.locator(".row.current", has_text="29999").wait_for()
+    page.goto(f"/jobs/{run['jobs']['test']['id']}#L1")
+    page.get_by_role("button", name="Running the script").click()
+    assert page.get_by_role("button", name="Running the script").get_attribute("aria-expanded") == "false"
+
+
+def test_everything_is_readable_without_javascript(server: Server, tmp_path: Path) -> None:
+    server.push(project(tmp_path / "p", PIPELINE))
+    run = server.until_ended(1)
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_context(java_script_enabled=False, base_url=server.url).new_page()
+
+        page.goto(f"/jobs/{run['jobs']['build']['id']}")
+        assert page.locator("pre.log .fg1").inner_text() == "red text"
+        page.goto("/team/project/runs/1")
+        page.get_by_role("button", name="Start").click()
+        assert page.url.endswith(f"/jobs/{run['jobs']['by hand']['id']}")
+        browser.close()
+
+
+def test_signing_in_and_out(server: Server, page: "Page") -> None:
+    from tests.e2e.test_server import _admin
+
+    _admin(server, "password", given="correct horse battery\n")
+    page.goto("/")
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill("correct horse battery")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="Projects").wait_for()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("heading", name="Sign in").wait_for()
