@@ -164,9 +164,9 @@ def _work(prepared: Prepared, run: Run, asked: Asked, options: argparse.Namespac
         screen = Stream(stream, colour, run)
     else:
         screen = Screen(stream, colour, run, live=bool(stream.isatty()))
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    signal.signal(signal.SIGHUP, _as_interrupt)
     local = LocalRun(prepared, run, asked, screen.observe)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: local.interrupt())
     ended = local.to_end(screen.tick, screen.every)
     screen.close()
     remember(prepared, ended)
@@ -177,10 +177,6 @@ def _work(prepared: Prepared, run: Run, asked: Asked, options: argparse.Namespac
     if local.interrupted:
         return 130
     return 1 if ended.status in (Status.FAILED, Status.CANCELED) else 0
-
-
-def _as_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _objections(prepared: Prepared, run: Run, colour: bool) -> str:

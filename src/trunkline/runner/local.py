@@ -26,6 +26,8 @@ from trunkline.pipeline.variables import artifact_sources, assignment_variables,
 from trunkline.runner.checkout import EVENTS, Checkout, event_of
 from trunkline.wiring.places import cache_root, find_uv
 
+ENVIRONMENTS_SIZE = 10 << 30  # bytes; what was not used for longest goes first
+
 
 @record
 class Asked:
@@ -166,7 +168,7 @@ class LocalRun:
     run: Run
     asked: Asked
     observe: Observer
-    results: "queue.SimpleQueue[tuple[str, JobResult | bytes | BaseException]]" = field(default_factory=queue.SimpleQueue)
+    results: "queue.SimpleQueue[tuple[str, JobResult | bytes | BaseException | None]]" = field(default_factory=queue.SimpleQueue)
     cancels: dict[str, Cancel] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
     dotenv: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
@@ -185,12 +187,13 @@ class LocalRun:
                 self._start(shop, job)
             if not self.cancels:
                 break
-            try:
-                self._receive(every, tick)
-            except KeyboardInterrupt:
-                self._interrupt()
+            self._receive(every, tick)
         for thread in self.threads:
             thread.join()
+        if any("built" in j.environment_note for j in self.run.jobs):
+            from trunkline.execution.environments import Environments
+
+            Environments(os.path.join(cache_root(), "environments"), None).evict(ENVIRONMENTS_SIZE)
         return self.run
 
     def _receive(self, every: float | None, tick: Callable[[], None]) -> None:
@@ -198,6 +201,9 @@ class LocalRun:
             name, told = self.results.get(timeout=every)
         except queue.Empty:
             tick()
+            return
+        if told is None:
+            self._interrupt()
             return
         if isinstance(told, bytes):
             self.observe("output", self.run.job(name), told)
@@ -210,6 +216,10 @@ class LocalRun:
         self._take(*settle.settle(self.run, told, time.time()))
         if before.status is Status.RUNNING:
             self.observe("end", self.run.job(name), b"")
+
+    def interrupt(self) -> None:
+        """Ask for the end; may be called from a signal handler: nothing is half done when the main loop hears of it."""
+        self.results.put(("", None))
 
     def _interrupt(self) -> None:
         """First ^C: ask the jobs to end; second: kill them."""
