@@ -25,13 +25,14 @@ def _processes(mark: str) -> list[str]:
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
+    mark = f"43{os.getpid()}"
     folder = project(
         tmp_path / "p",
-        "a: {script: ['trap \"\" TERM INT; sleep 4321 & setsid sleep 4321 & sleep 4321']}\nb: {stage: deploy, script: [echo]}\n",
+        f"a: {{script: ['trap \"\" TERM INT; sleep {mark} & setsid sleep {mark} & sleep {mark}']}}\nb: {{stage: deploy, script: [echo]}}\n",
     )
     running = subprocess.Popen(RUN, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     for _ in range(100):
-        if len(_processes("4321")) >= 3:
+        if len(_processes(mark)) >= 3:
             break
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
@@ -42,7 +43,7 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
 
     assert running.returncode == 130
     assert b"interrupted" in out
-    assert _processes("4321") == []
+    assert _processes(mark) == []
 
 
 def test_an_environment_is_built_once_reused_and_never_spoiled(tmp_path: Path) -> None:
