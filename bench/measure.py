@@ -1,6 +1,7 @@
 """Run commands in rounds and compare."""
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,8 @@ def peers() -> dict[str, str]:
     script = PEERS / "gcl/node_modules/.bin/gitlab-ci-local"
     if script.exists():
         found["gitlab-ci-local"] = f"{PEERS}/bin/node {script.resolve()}"
+    if not shutil.which("rsync"):
+        print("gitlab-ci-local copies with rsync, which is missing here (apt install rsync): it can only list", file=sys.stderr)
     for missing in {"act", "gitlab-ci-local"} - found.keys():
         print(f"{missing} could not be installed: its column stays empty", file=sys.stderr)
     return found
@@ -57,15 +60,22 @@ def rounds(
     """Run each contestant once a round, in rotating order, one round to warm up; return the times."""
     names = list(contestants)
     times: dict[str, list[float]] = {n: [] for n in names}
+    broken: set[str] = set()
     for number in range(-1, count):
         shift = number % len(names)
         for who in names[shift:] + names[:shift]:
             prepare(who)
-            took = once(*contestants[who])
+            took = once(*contestants[who]) if who not in broken else float("nan")
+            if took != took and who not in broken:
+                broken.add(who)
+                print(f"{who} fails here and is left out of {name}", file=sys.stderr)
             if number >= 0:
                 times[who].append(took)
     print(f"\n{name} (n={count})")
     for who in names:
+        if who in broken:
+            times.pop(who)
+            continue
         print(f"  {who:22} {statistics.median(times[who]):8.3f} s  ({min(times[who]):.3f}-{max(times[who]):.3f})")
     return times
 
