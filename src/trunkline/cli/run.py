@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from types import SimpleNamespace
@@ -100,6 +101,7 @@ def _seconds(text: str) -> float:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
+    gc.set_threshold(100_000)  # a short life: the collector would only look at the plan again and again
     options = parser().parse_args(arguments) if arguments else SimpleNamespace(**DEFAULTS)
     asked = asked_from(options)
     prepared = prepare(asked)

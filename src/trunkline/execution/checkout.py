@@ -72,8 +72,9 @@ class Workspace:
         except OSError as problem:
             raise OutsideError(f"can't copy the files of the job: {problem.strerror}: {problem.filename}") from problem
         finally:
-            with open(self.notes, "wb") as f:
-                marshal.dump(notes, f)
+            if len(kept) < len(wanted) or len(notes) != len(old):
+                with open(self.notes, "wb") as f:
+                    f.write(marshal.dumps(notes))
         if sources.git_dir:
             self._lend_git(sources)
         return len(kept), len(wanted) - len(kept)
@@ -81,7 +82,7 @@ class Workspace:
     def _read_notes(self) -> dict[str, tuple[int, int, int, int]]:
         try:
             with open(self.notes, "rb") as f:
-                notes = marshal.load(f)  # noqa: S302 - written by us, in a folder of ours
+                notes = marshal.loads(f.read())  # noqa: S302 - written by us, in a folder of ours
             return notes if isinstance(notes, dict) else {}
         except (OSError, ValueError, EOFError, TypeError):
             return {}
@@ -112,26 +113,68 @@ class Workspace:
     def _lend_git(self, sources: Sources) -> None:
         """Make the copy a repository of its own that borrows the source's objects: jobs may ask git, and can't harm the source."""
         git = f"{self.folder}/.git"
-        trees.remove(git)
         source = sources.git_dir
         assert source is not None
+        refs = dict(_refs(source))
+        if sources.branch:
+            refs[f"refs/remotes/origin/{sources.branch}"] = sources.sha
+        packed = "".join(f"{sha} {ref}\n" for ref, sha in sorted(refs.items()))
+        wanted = repr((source, sources.sha, packed, _state(f"{source}/index"), _state(f"{source}/shallow")))
+        note = f"{self.top}/git-notes"
+        if _text(note) == wanted + "\n" + _git_state(git):
+            return  # no job touched it
+        trees.remove(git)
         os.makedirs(f"{git}/objects/info")
         os.makedirs(f"{git}/refs/heads")
         _write(f"{git}/objects/info/alternates", f"{source}/objects\n")
         _write(f"{git}/config", "[core]\n\trepositoryformatversion = 0\n\tbare = false\n[gc]\n\tauto = 0\n")
         _write(f"{git}/HEAD", f"{sources.sha}\n")
-        refs = dict(_refs(source))
-        if sources.branch:
-            refs[f"refs/remotes/origin/{sources.branch}"] = sources.sha
-        _write(f"{git}/packed-refs", "".join(f"{sha} {ref}\n" for ref, sha in sorted(refs.items())))
+        _write(f"{git}/packed-refs", packed)
         try:
             info = os.stat(f"{source}/index")
             trees.copy_file(f"{source}/index", f"{git}/index", 0o600, (info.st_mtime_ns, info.st_mtime_ns))
         except OSError:
             pass  # a bare repository has none; git makes one from HEAD when a job asks
         if os.path.exists(f"{source}/shallow"):
-            with open(f"{source}/shallow", encoding="ascii") as f:
-                _write(f"{git}/shallow", f.read())
+            _write(f"{git}/shallow", _text(f"{source}/shallow"))
+        _write(note, wanted + "\n" + _git_state(git))
+
+
+_GIT_PARTS = (
+    "",
+    "/HEAD",
+    "/config",
+    "/packed-refs",
+    "/index",
+    "/shallow",
+    "/objects",
+    "/objects/info",
+    "/objects/info/alternates",
+    "/refs",
+    "/refs/heads",
+)
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Return the change time and size of a file or folder; a program can't set the change time."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return (0, -1)
+    return (info.st_ctime_ns, info.st_size)
+
+
+def _git_state(git: str) -> str:
+    """Return what changes whenever somebody writes anything into a lent repository."""
+    return repr([_state(git + part) for part in _GIT_PARTS])
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as f:
+            return f.read()
+    except OSError:
+        return ""
 
 
 def _write(path: str, text: str) -> None:

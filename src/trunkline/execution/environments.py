@@ -398,7 +398,7 @@ def _release(version: str) -> tuple[int, ...]:
 def _read_notes(store: str) -> "dict[str, float] | None":
     try:
         with open(f"{store}/notes", "rb") as f:
-            notes = marshal.load(f)  # noqa: S302 - written by us, in a folder of ours
+            notes = marshal.loads(f.read())  # noqa: S302 - written by us, in a folder of ours
         return notes if isinstance(notes, dict) else None
     except (OSError, ValueError, EOFError, TypeError):
         return None

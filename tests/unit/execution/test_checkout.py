@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.conftest import MakeRepository, git
 
 from trunkline.execution.checkout import Sources, lease_workspace
 
@@ -63,6 +64,27 @@ def test_a_change_in_the_source_arrives(tmp_path: Path, source: Path) -> None:
 
     assert sorted(p.name for p in Path(workspace.folder).iterdir()) == ["a"]
     assert (Path(workspace.folder) / "a").read_text() == "newer"
+    workspace.release()
+
+
+def test_what_a_job_did_to_its_repository_is_undone_too(tmp_path: Path, repository: MakeRepository) -> None:
+    folder = repository({"a": "a"})
+    sha = git(folder, "rev-parse", "HEAD").strip()
+    sources = Sources(str(folder), ("a",), str(folder / ".git"), sha, "main")
+    workspace = lease_workspace(str(tmp_path / "work"), "project")
+    workspace.sync(sources)
+    copy = Path(workspace.folder)
+    kept = (copy / ".git" / "HEAD").stat().st_ino
+    workspace.sync(sources)
+    assert (copy / ".git" / "HEAD").stat().st_ino == kept
+    git(copy, "commit", "--quiet", "--allow-empty", "--message", "by the job")
+    assert git(copy, "rev-parse", "HEAD").strip() != sha
+
+    workspace.sync(sources)
+
+    assert git(copy, "rev-parse", "HEAD").strip() == sha
+    assert git(folder, "rev-parse", "HEAD").strip() == sha
+    assert git(copy, "status", "--porcelain").strip() == ""
     workspace.release()
 
 
