@@ -77,6 +77,8 @@ class Workspace:
                     f.write(marshal.dumps(notes))
         if sources.git_dir:
             self._lend_git(sources)
+        else:
+            trees.remove(f"{self.folder}/.git")
         return len(kept), len(wanted) - len(kept)
 
     def _read_notes(self) -> dict[str, tuple[int, int, int, int]]:
@@ -95,6 +97,8 @@ class Workspace:
             folder = waiting.pop()
             for entry in list(os.scandir(f"{self.folder}/{folder}" if folder else self.folder)):
                 path = f"{folder}/{entry.name}" if folder else entry.name
+                if path == ".git":
+                    continue  # lent anew, or kept, by _lend_git
                 if entry.is_dir(follow_symlinks=False):
                     if path in folders:
                         waiting.append(path)
