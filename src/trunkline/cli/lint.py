@@ -5,6 +5,7 @@ import os
 import sys
 
 from trunkline.cli import show
+from trunkline.kit import trees
 from trunkline.kit.words import plural
 from trunkline.model.diagnostics import Diagnostic, Severity
 from trunkline.model.errors import ConfigError
@@ -33,19 +34,10 @@ class Folder:
 
     def read(self, path: str) -> str | None:
         """Return a file's text."""
-        full = os.path.normpath(os.path.join(self.root, path))
-        if not full.startswith(self.root.rstrip("/") + "/"):
-            return None
-        try:
-            with open(full, encoding="utf-8", errors="replace") as f:
-                return f.read()
-        except OSError:
-            return None
+        return trees.read_below(self.root, path)
 
     def paths(self) -> tuple[str, ...]:
         """Return all files below but those of git."""
-        from trunkline.kit import trees
-
         return tuple(sorted(p for p, _ in trees.files_below(self.root) if not p.startswith(".git/")))
 
 

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add_event_options(p)
     p.add_argument("--committed", action="store_true", help="leave uncommitted changes out")
     p.add_argument("--fresh", action="store_true", help="build Python environments anew instead of reusing them")
-    p.add_argument("--isolate", action="store_true", help="run jobs in bubblewrap: the system read-only, nothing of yours visible")
+    p.add_argument("--isolate", action="store_true", help="run jobs in bubblewrap: the whole machine read-only, other processes invisible")
     p.add_argument("--timeout", default="1h", metavar="TIME", help="how long a job may run if it does not say itself (default: 1h)")
     return p
 

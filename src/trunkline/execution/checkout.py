@@ -1,7 +1,7 @@
 """A job's own copy of the files: a kept folder that is brought to the wanted state by touching only what differs.
 
 Each workspace remembers what it put where (time, size and mode of the source, change time of the copy). The change time can't be set
-by a program, so a file that a job changed in place is always noticed. Deleting and copying everything again would cost 40 times as much.
+by a program, so a file that a job changed in place is always noticed. Copying everything again would cost several times as much.
 """
 
 import fcntl

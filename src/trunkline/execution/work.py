@@ -152,7 +152,9 @@ class _Worker:
                 trace.say(
                     f"{self.task.sources.sha[:8] or 'working tree'} in {workspace.folder} ({plural(copied, 'file')} copied, {kept} kept)"
                 )
-            sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder))
+            git_dir = self.task.sources.git_dir
+            readable = (f"{git_dir}/objects",) if git_dir else ()  # the lent repository borrows them
+            sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder, readable))
             self.values["CI_PROJECT_DIR"] = workspace.folder
             self.values["CI_BUILDS_DIR"] = os.path.dirname(workspace.folder)
             self._write_file_variables(sandbox)

@@ -113,6 +113,18 @@ def remove_empty(path: str) -> bool:
     return True
 
 
+def read_below(root: str, path: str) -> str | None:
+    """Return the text of a file below root, or None if there is none or the path leads out. Undecodable bytes become U+FFFD."""
+    full = os.path.normpath(os.path.join(root, path))
+    if not full.startswith(root.rstrip("/") + "/"):
+        return None
+    try:
+        with open(full, encoding="utf-8", errors="replace") as f:
+            return f.read()
+    except OSError:
+        return None
+
+
 def size_of(root: str) -> int:
     """Return the bytes of all files below."""
     return sum(info.st_size for _, info in files_below(root))

@@ -2,7 +2,7 @@
 
 import os
 
-from trunkline.kit import processes
+from trunkline.kit import processes, trees
 from trunkline.kit.lazy import lazy
 from trunkline.model.errors import ConfigError
 from trunkline.model.events import Event, EventKind, Revision
@@ -47,14 +47,7 @@ class Checkout:
         if self.committed:
             code, told = processes.output(["git", "show", f"HEAD:{path}"], self.root)
             return told.decode("utf-8", "replace") if code == 0 else None
-        full = os.path.normpath(os.path.join(self.root, path))
-        if not full.startswith(self.root + "/"):
-            return None
-        try:
-            with open(full, encoding="utf-8", errors="replace") as f:
-                return f.read()
-        except OSError:
-            return None
+        return trees.read_below(self.root, path)
 
     def paths(self) -> tuple[str, ...]:
         """Return the tracked files and those that git would not ignore."""

@@ -77,14 +77,14 @@ class HostExecutor:
         return tuple(found)
 
     @contextmanager
-    def open(self, name: str, workspace: str) -> "Iterator[HostSandbox]":
+    def open(self, name: str, workspace: str, readable: tuple[str, ...] = ()) -> "Iterator[HostSandbox]":
         """Make home and tmp beside the workspace, empty; empty them again at the end."""
         top = os.path.dirname(workspace)
         home, tmp = os.path.join(top, "home"), os.path.join(top, "tmp")
         for folder in (home, tmp):
             trees.empty(folder)
         try:
-            yield HostSandbox(self, workspace, home, tmp)
+            yield HostSandbox(self, workspace, home, tmp, readable)
         finally:
             for folder in (home, tmp):
                 trees.empty(folder)
@@ -93,7 +93,8 @@ class HostExecutor:
 class HostSandbox:
     """Implements ports.executor.Sandbox."""
 
-    def __init__(self, executor: HostExecutor, project_dir: str, home: str, tmp: str) -> None:
+    def __init__(self, executor: HostExecutor, project_dir: str, home: str, tmp: str, readable: tuple[str, ...] = ()) -> None:
+        self.readable = readable
         self.executor, self.project_dir, self.home, self.tmp = executor, project_dir, home, tmp
         self.scripts = 0
 
@@ -128,6 +129,8 @@ class HostSandbox:
         wrapped += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108
         for folder in executor.hidden:
             wrapped += ["--tmpfs", folder]
+        for folder in self.readable:
+            wrapped += ["--ro-bind", folder, folder]
         for folder in (*executor.shown, own):
             wrapped += ["--bind", folder, folder]
         return [*wrapped, "--"]
