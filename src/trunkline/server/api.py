@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
@@ -239,12 +240,12 @@ def router(desk: Desk) -> APIRouter:
         return {"answer": answer.sentence, "place": answer.place, "values": dict(answer.values), "more": answer.more}
 
     @api.get("/jobs/{job_id}/trace", tags=["jobs"])
-    def trace(job_id: int, attempt: int | None = None) -> Response:
+    def trace(request: Request, job_id: int, attempt: int | None = None) -> Response:
         """Return the log; ask for a part of it with a Range header."""
         path = desk.trace(job_id, attempt)
         if not os.path.exists(path):
             return PlainTextResponse("")
-        return FileResponse(path, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"})
+        return log_response(path, request.headers.get("range", ""))
 
     @api.get("/jobs/{job_id}/trace/outline", tags=["jobs"])
     def outline(job_id: int, attempt: int | None = None) -> dict[str, Any]:
@@ -357,6 +358,30 @@ class _Sink(io.RawIOBase):
     def take(self) -> bytes:
         taken, self.pieces = b"".join(self.pieces), []
         return taken
+
+
+def log_response(path: str, wanted: str) -> Response:
+    """Return a log, or the part that a Range header wants, as long as it was when asked for: it may grow while it is sent."""
+    size = os.path.getsize(path)
+    first, last, status = 0, size - 1, 200
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted.strip())
+    if match:
+        first, status = int(match[1]), 206
+        last = min(last, int(match[2])) if match[2] else last
+        if first > last:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+    headers = {"Cache-Control": "no-store", "Accept-Ranges": "bytes", "Content-Length": str(last - first + 1)}
+    if status == 206:
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    return StreamingResponse(_part(path, first, last - first + 1), status, headers, "text/plain; charset=utf-8")
+
+
+def _part(path: str, first: int, count: int) -> Iterator[bytes]:
+    with open(path, "rb") as f:
+        f.seek(first)
+        while count and (piece := f.read(min(count, 1 << 18))):
+            count -= len(piece)
+            yield piece
 
 
 def error_response(problem: Exception) -> JSONResponse:
