@@ -106,6 +106,7 @@ def setup(which: str) -> None:
     run(BIN / "uv", "pip", "install", "--quiet", *env_python, "--require-hashes", "-r", lock, quiet=True)
     say("installing trunkline itself ...")
     run(BIN / "uv", "pip", "install", "--quiet", *env_python, "--no-deps", "--reinstall-package", "trunkline", "-e", ".", quiet=True)
+    run(BIN / "python", "-m", "compileall", "-q", "src", quiet=True)  # as pip does for a wheel: an editable install is left uncompiled
     stamp.write_text(wanted)
     say(f"ready in {time.monotonic() - began:.0f} s")
 
@@ -160,6 +161,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE, end="")
         return 0 if arguments else 2
     os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # containers like to set it; then each start would compile everything anew
     command, rest = arguments[0], arguments[1:]
     if command == "demo":
         setup("run")
