@@ -29,6 +29,10 @@ class Sources:
     branch: str = ""
 
 
+Note = tuple[int, int, int, int]  # of the source: time (ns), size, mode; of the copy: change time (ns)
+Notes = dict[str, dict[str, Note]]  # by folder ("" or "/src/parcels"), then by name
+
+
 class Workspace:
     """A kept folder of one repository, leased by one job at a time. `folder` is where the files lie."""
 
@@ -42,46 +46,31 @@ class Workspace:
 
     def sync(self, sources: Sources) -> tuple[int, int]:
         """Bring the folder to the state of the sources; return how many files were kept and how many copied."""
-        os.makedirs(self.folder, exist_ok=True)
         old = self._read_notes()
-        wanted: dict[str, os.stat_result] = {}
-        for path in sources.paths:
-            try:
-                info = os.lstat(f"{sources.root}/{path}")
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # deleted in the working tree, still in the index
-            if stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode):
-                wanted[path] = info
-        folders = {""}
-        for path in wanted:
-            folder = os.path.dirname(path)
-            while folder not in folders:
-                folders.add(folder)
-                folder = os.path.dirname(folder)
-        kept = self._prune(wanted, folders, old)
-        for folder in sorted(folders):
-            if folder:
-                os.makedirs(f"{self.folder}/{folder}", exist_ok=True)
-        notes = {path: old[path] for path in kept}
+        notes: Notes = {}
+        missing: list[tuple[str, str, os.stat_result]] = []
+        kept = 0
         try:
-            for path, info in wanted.items():
-                if path not in kept:
-                    target = f"{self.folder}/{path}"
-                    trees.place(f"{sources.root}/{path}", target, info)
-                    notes[path] = (info.st_mtime_ns, info.st_size, info.st_mode, os.lstat(target).st_ctime_ns)
+            for folder, names, inner in _by_folder(sources.paths):
+                notes[folder] = {}
+                kept += self._compare(sources.root, folder, names, inner, old.get(folder, {}), notes[folder], missing)
+            for folder, name, info in missing:
+                target = f"{self.folder}{folder}/{name}"
+                trees.place(f"{sources.root}{folder}/{name}", target, info)
+                notes[folder][name] = (info.st_mtime_ns, info.st_size, info.st_mode, os.lstat(target).st_ctime_ns)
         except OSError as problem:
             raise OutsideError(f"can't copy the files of the job: {problem.strerror}: {problem.filename}") from problem
         finally:
-            if len(kept) < len(wanted) or len(notes) != len(old):
+            if missing or notes != old:
                 with open(self.notes, "wb") as f:
                     f.write(marshal.dumps(notes))
         if sources.git_dir:
             self._lend_git(sources)
         else:
             trees.remove(f"{self.folder}/.git")
-        return len(kept), len(wanted) - len(kept)
+        return kept, len(missing)
 
-    def _read_notes(self) -> dict[str, tuple[int, int, int, int]]:
+    def _read_notes(self) -> Notes:
         try:
             with open(self.notes, "rb") as f:
                 notes = marshal.loads(f.read())  # noqa: S302 - written by us, in a folder of ours
@@ -89,29 +78,40 @@ class Workspace:
         except (OSError, ValueError, EOFError, TypeError):
             return {}
 
-    def _prune(self, wanted: dict[str, os.stat_result], folders: set[str], old: dict[str, tuple[int, int, int, int]]) -> set[str]:
-        """Remove what does not belong there or was changed; return the paths that can stay."""
-        kept: set[str] = set()
-        waiting = [""]
-        while waiting:
-            folder = waiting.pop()
-            for entry in list(os.scandir(f"{self.folder}/{folder}" if folder else self.folder)):
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if path == ".git":
-                    continue  # lent anew, or kept, by _lend_git
-                if entry.is_dir(follow_symlinks=False):
-                    if path in folders:
-                        waiting.append(path)
-                    else:
-                        trees.remove(entry.path)
+    def _compare(
+        self,
+        root: str,
+        folder: str,
+        names: list[str],
+        inner: set[str],
+        old: dict[str, Note],
+        notes: dict[str, Note],
+        missing: list[tuple[str, str, os.stat_result]],
+    ) -> int:
+        """Empty one folder of what does not belong there; note what can stay, count it, and list what is missing. Parents come first."""
+        own_folder, kept, lstat = self.folder + folder, 0, os.lstat
+        source_prefix, own_prefix = f"{root}{folder}/", f"{own_folder}/"
+        there = _listed(own_folder)
+        for name in names:
+            try:
+                info = lstat(source_prefix + name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # deleted in the working tree, still in the index
+            note = old.get(name)
+            if note is not None and name in there and note[0] == info.st_mtime_ns and note[1] == info.st_size and note[2] == info.st_mode:
+                own = lstat(own_prefix + name)
+                if own.st_ctime_ns == note[3] and own.st_size == note[1]:
+                    there.discard(name)
+                    notes[name] = note
+                    kept += 1
                     continue
-                source, note = wanted.get(path), old.get(path)
-                if source is not None and note is not None and (source.st_mtime_ns, source.st_size, source.st_mode) == note[:3]:
-                    own = entry.stat(follow_symlinks=False)
-                    if own.st_ctime_ns == note[3] and own.st_size == note[1]:
-                        kept.add(path)
-                        continue
-                os.unlink(entry.path)
+            if stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode):
+                missing.append((folder, name, info))
+        there -= inner
+        if not folder:
+            there.discard(".git")  # lent anew, or kept, by _lend_git
+        for name in there:
+            trees.remove(own_prefix + name)
         return kept
 
     def _lend_git(self, sources: Sources) -> None:
@@ -142,6 +142,40 @@ class Workspace:
         if os.path.exists(f"{source}/shallow"):
             _write(f"{git}/shallow", _text(f"{source}/shallow"))
         _write(note, wanted + "\n" + _git_state(git))
+
+
+def _by_folder(paths: Iterable[str]) -> Iterable[tuple[str, list[str], set[str]]]:
+    """Yield each folder ("" or "/src/parcels") with the names of its files and of the folders in it, parents first."""
+    names: dict[str, list[str]] = {"": []}
+    inner: dict[str, set[str]] = {"": set()}
+    for path in paths:
+        head, slash, name = path.rpartition("/")
+        folder = slash + head
+        if folder not in names:
+            names[folder], inner[folder] = [], set()
+            below = folder
+            while below:
+                above, _, last = below.rpartition("/")
+                new = above not in names
+                if new:
+                    names[above], inner[above] = [], set()
+                inner[above].add(last)
+                below = above if new else ""
+        names[folder].append(name)
+    for folder in sorted(names):
+        yield folder, names[folder], inner[folder]
+
+
+def _listed(folder: str) -> set[str]:
+    """Return the names in a folder; one that is missing, or something else in its place (a link that leads out), is made anew."""
+    try:
+        if stat.S_ISDIR(os.lstat(folder).st_mode):
+            return set(os.listdir(folder))
+        os.unlink(folder)
+    except FileNotFoundError:
+        pass
+    os.makedirs(folder)
+    return set()
 
 
 _GIT_PARTS = (

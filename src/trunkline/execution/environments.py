@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Mapping
 
 from trunkline.execution import shellwords
-from trunkline.kit import processes, trees
+from trunkline.execution.interpreters import Interpreter
+from trunkline.kit import trees
 from trunkline.kit.ids import digest
 from trunkline.kit.record import field, mutable, record
 from trunkline.kit.words import duration
-from trunkline.model.errors import OutsideError
 
 FORMAT = "1"
 EXPIRES = 24 * 3600.0
@@ -58,14 +58,6 @@ _INDEX_SETTINGS = re.compile(
     r"(PIP|UV)_[A-Z_]*(INDEX|FIND_LINKS|CONSTRAINT|NO_BINARY|ONLY_BINARY|PRE|RESOLUTION|TRUSTED|CONFIG_FILE)[A-Z_]*\Z"
 )
 _PINNED = re.compile(r"[A-Za-z0-9_.\[\],-]+\s*===?\s*[^*\s;]+(\s*;.*)?\Z")
-
-
-@record
-class Interpreter:
-    """A Python of this machine."""
-
-    path: str
-    version: str
 
 
 @mutable
@@ -497,64 +489,3 @@ def _clone(store: str, notes: "dict[str, float]", top: str, workspace: str) -> b
         else:
             trees.place(source, target, info, link=True)
     return True
-
-
-def find_interpreter(wanted: str, known: Callable[[], list[Interpreter]]) -> Interpreter:
-    """Return the interpreter for a version such as 3.9, 3.9.18 or '' (any); raises OutsideError that names those that exist."""
-    if not wanted:
-        return default_interpreter()
-    quick = _on_path(wanted)
-    if quick is not None:
-        return quick
-    found = known()
-    parts = wanted.split(".")
-    matching = [i for i in found if i.version.split(".")[: len(parts)] == parts]
-    if matching:
-        return max(matching, key=lambda i: [int(p) for p in i.version.split(".") if p.isdigit()])
-    listed = ", ".join(sorted({i.version for i in found}, key=lambda v: [int(p) if p.isdigit() else 0 for p in v.split(".")]))
-    raise OutsideError(
-        f"the image asks for Python {wanted}, which this machine does not have",
-        f"it has {listed or 'none'}; install it, for example with: uv python install {wanted}",
-    )
-
-
-def _on_path(wanted: str) -> Interpreter | None:
-    """Look at pyenv's and uv's folders first: two directory listings instead of starting every interpreter."""
-    home = os.path.expanduser("~")
-    candidates = []
-    for folder, prefix in (
-        (os.environ.get("PYENV_ROOT", f"{home}/.pyenv") + "/versions", ""),
-        (f"{home}/.local/share/uv/python", "cpython-"),
-    ):
-        try:
-            names = os.listdir(folder)
-        except OSError:
-            continue
-        for name in names:
-            version = name.removeprefix(prefix).split("-")[0]
-            if (
-                name.startswith(prefix)
-                and version.split(".")[: wanted.count(".") + 1] == wanted.split(".")
-                and os.path.exists(f"{folder}/{name}/bin/python3")
-            ):
-                candidates.append(Interpreter(os.path.realpath(f"{folder}/{name}/bin/python3"), version))
-    return max(candidates, key=lambda i: [int(p) for p in i.version.split(".") if p.isdigit()], default=None)
-
-
-def all_interpreters() -> list[Interpreter]:
-    """Ask the library that knows where Pythons hide; slow, so only where no quick answer exists."""
-    import findpython
-
-    return [Interpreter(str(v.executable), str(v.version)) for v in findpython.find_all()]
-
-
-def default_interpreter() -> Interpreter:
-    """Return the python3 of this machine's PATH, resolved to the real program."""
-    code, told = processes.output(["python3", "-c", "import sys; print(sys.base_prefix); print('.'.join(map(str, sys.version_info[:3])))"])
-    if code:
-        raise OutsideError("there is no python3 on this machine's PATH", "install Python 3")
-    prefix, version = told.decode().split("\n")[:2]
-    for candidate in (f"{prefix}/bin/python{'.'.join(version.split('.')[:2])}", f"{prefix}/bin/python3"):
-        if os.path.exists(candidate):
-            return Interpreter(os.path.realpath(candidate), version)
-    raise OutsideError("the python3 of this machine's PATH has no home", f"looked in {prefix}")

@@ -24,13 +24,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
 
-    from trunkline.execution import artifacts, caches, environments
+    from trunkline.execution import artifacts, caches, environments, interpreters
     from trunkline.ports.executor import Executor, Sandbox
 else:
     re = lazy("re")
     artifacts = lazy("trunkline.execution.artifacts")
     caches = lazy("trunkline.execution.caches")
     environments = lazy("trunkline.execution.environments")
+    interpreters = lazy("trunkline.execution.interpreters")
 
 DEFAULT_TIMEOUT = 3600.0
 AFTER_SCRIPT_TIMEOUT = 300.0
@@ -95,7 +96,7 @@ class Workshop:
     uv: Callable[[], str | None]
     fresh: bool = False
     python_of: Callable[[str], str | None] = lambda image: None
-    interpreters: dict[str, environments.Interpreter] = field(default_factory=dict)
+    interpreters: dict[str, interpreters.Interpreter] = field(default_factory=dict)
 
 
 _PYTHON_WORDS = ("py", "pip", "tox", "nox", "uv", "poetry", "virtualenv", "ruff", "black", "flake8", "twine")
@@ -242,7 +243,8 @@ class _Worker:
         if self.job.image is not None:
             wanted = shop.python_of(expand(self.job.image.name, self.values)) or ""
         if wanted not in shop.interpreters:
-            shop.interpreters[wanted] = environments.find_interpreter(wanted, environments.all_interpreters)
+            kept = os.path.join(shop.folders.environments, "python3")
+            shop.interpreters[wanted] = interpreters.find_interpreter(wanted, interpreters.all_interpreters, kept)
         interpreter = shop.interpreters[wanted]
         recipe = environments.recognise(commands, interpreter, sandbox.project_dir, self.values)
         for text, _ in recipe.steps:

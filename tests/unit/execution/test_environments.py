@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.execution.environments import Interpreter, Recipe, recognise
+from trunkline.execution.environments import Recipe, recognise
+from trunkline.execution.interpreters import Interpreter
 from trunkline.execution.shellwords import chain, split
 from trunkline.kit import trees
 
