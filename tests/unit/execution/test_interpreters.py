@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.execution import interpreters
+from trunkline.kit import processes
 
 
 def _python(folder: Path, program: str) -> Path:
@@ -17,13 +18,13 @@ def _python(folder: Path, program: str) -> Path:
 
 def test_the_kept_answer_holds_until_another_python_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    asking = interpreters.processes.output
+    asking = processes.output
 
     def counted(argv: list[str]) -> tuple[int, bytes]:
         asked.append(argv[0])
         return asking(argv)
 
-    monkeypatch.setattr(interpreters.processes, "output", counted)
+    monkeypatch.setattr(processes, "output", counted)
     real = os.path.realpath(sys.executable)
     monkeypatch.setenv("PATH", f"{_python(tmp_path / 'one', real)}:{os.environ['PATH']}")
     kept = str(tmp_path / "kept")
