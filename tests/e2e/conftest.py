@@ -29,10 +29,23 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.token = ""
+        self.wrapper: list[str] = []
 
     def start(self, *options: str) -> None:
         """Start and wait until it answers."""
-        command = [sys.executable, "-m", "trunkline", "serve", "--quiet", "--data", str(self.data), "--port", str(self.port), *options]
+        command = [
+            *self.wrapper,
+            sys.executable,
+            "-m",
+            "trunkline",
+            "serve",
+            "--quiet",
+            "--data",
+            str(self.data),
+            "--port",
+            str(self.port),
+            *options,
+        ]
         with (self.data.parent / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         for _ in range(300):

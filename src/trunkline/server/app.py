@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -225,10 +226,14 @@ class Guard:
 
 
 async def _tick(house: House) -> None:
+    tidied = time.monotonic()
     while True:
-        await asyncio.sleep(3600)
+        await asyncio.sleep(5)
         try:
-            await asyncio.to_thread(house.tidy)
+            await asyncio.to_thread(house.line.catch_up)
+            if time.monotonic() - tidied > 3600:
+                tidied = time.monotonic()
+                await asyncio.to_thread(house.tidy)
         except OSError as problem:
             log.warning("tidying up failed", problem=str(problem))
 

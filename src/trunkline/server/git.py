@@ -9,16 +9,19 @@ import os
 import zlib
 from collections.abc import AsyncIterator
 
+import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from trunkline.model.errors import ConfigError
+from trunkline.model.errors import ConfigError, TrunklineError
 from trunkline.server.auth import Doorkeeper
 from trunkline.server.line import Line
 from trunkline.server.repositories import check_path
 
 SERVICES = ("git-upload-pack", "git-receive-pack")
 FLUSH = b"0000"
+
+log = structlog.get_logger()
 
 
 class GitDoor:
@@ -42,7 +45,10 @@ class GitDoor:
                 return PlainTextResponse(f"there is no project {path}\n", 404)
             if not user.is_admin:
                 return PlainTextResponse(f"{user.name} may not create projects\n", 403)
-            await asyncio.to_thread(self.line.repositories.create, path)
+            try:
+                await asyncio.to_thread(self.line.repositories.create, path)
+            except TrunklineError as problem:
+                return _refusal(problem)
         return path, user.name
 
     async def info_refs(self, request: Request) -> Response:
@@ -57,6 +63,8 @@ class GitDoor:
         assert process.stdin is not None
         process.stdin.close()
         told, _ = await process.communicate()
+        if process.returncode:
+            return PlainTextResponse(f"git could not read the repository {entered[0]}: it ended with {process.returncode}\n", 503)
         head = f"# service={service}\n"
         protocol = request.headers.get("git-protocol", "")
         banner = b"" if "version=2" in protocol and service == "git-upload-pack" else f"{len(head) + 4:04x}{head}".encode() + FLUSH
@@ -106,6 +114,14 @@ class GitDoor:
         finally:
             process.stdin.close()
 
+    def _start(self, path: str, user: str) -> list[str]:
+        """Start the runs of a push; return what the pusher reads."""
+        try:
+            return [f"run #{r.number} ({r.event.ref}): {self.line.url}/{path}/runs/{r.number}" for r in self.line.take_refs(path, user)]
+        except (TrunklineError, OSError) as problem:
+            log.error("a push was taken, its runs could not be saved", project=path, problem=str(problem))
+            return [f"the push is kept, but its run could not be saved and starts later: {problem}"]
+
     async def _answer(self, process: asyncio.subprocess.Process, path: str, user: str, service: str) -> AsyncIterator[bytes]:
         assert process.stdout is not None
         held = b""
@@ -117,13 +133,17 @@ class GitDoor:
                     held = held[-4:]
             await process.wait()
             if service == "git-receive-pack":
-                runs = await asyncio.to_thread(self.line.take_refs, path, user)
-                if held == FLUSH:
-                    for run in runs:
-                        said = f"run #{run.number} ({run.event.ref}): {self.line.url}/{path}/runs/{run.number}\n".encode()
+                for line in await asyncio.to_thread(self._start, path, user):
+                    said = f"{line}\n".encode()[:60_000]
+                    if held == FLUSH:
                         yield f"{len(said) + 5:04x}".encode() + b"\x02" + said
             yield held
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _refusal(problem: TrunklineError) -> Response:
+    """Return an error as plain text: that is what git shows to the one who pushes."""
+    return PlainTextResponse(problem.message + (f"\nhint: {problem.hint}" if problem.hint else "") + "\n", 503)

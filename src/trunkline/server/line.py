@@ -19,7 +19,7 @@ from trunkline.kit import trees
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import replace
 from trunkline.model.diagnostics import Diagnostic
-from trunkline.model.errors import ConfigError, TrunklineError
+from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
 from trunkline.model.events import ZERO_SHA, Event
 from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Reason, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
@@ -72,6 +72,8 @@ class Line:
         self.active: dict[int, Run] = {}
         self.leased: dict[int, tuple[str, Sources]] = {}
         self.counts = {"runs": 0, "jobs": 0}
+        self.unsaved: list[tuple[int, int, JobResult]] = []  # results that wait for the disk
+        self.untaken: set[str] = set()  # projects that were pushed to while it refused
 
     # where things lie
 
@@ -88,6 +90,7 @@ class Line:
     def take_refs(self, path: str, user: str) -> list[Run]:
         """Compare the repository's refs with those known and start a run for each that moved. Doing it twice does nothing twice."""
         with self.lock:
+            self.untaken.add(path)
             project = self.store.read(lambda tx: tx.find_project(path))
             if project is None:
                 branch = self.repositories.fix_head(path)
@@ -103,6 +106,7 @@ class Line:
                         started.append(run)
             for ref in known.keys() - now.keys():
                 self.store.write(lambda tx, ref=ref: tx.set_ref(project.id, ref, None))  # type: ignore[misc]
+            self.untaken.discard(path)
             self.pump()
             return started
 
@@ -242,13 +246,36 @@ class Line:
         with self.lock:
             project, sources = self.leased.pop(job_id)
             self.repositories.release_tree(project, sources)
+            try:
+                self._settle(run_id, job_id, result)
+                self.pump()
+            except (OutsideError, OSError) as problem:
+                self.unsaved.append((run_id, job_id, result))
+                log.error("a job's result could not be saved; it is kept in memory and tried again", job=job_id, problem=str(problem))
+
+    def catch_up(self) -> None:
+        """Do what the disk refused: results that could not be saved, pushes without their runs. Cheap when there is nothing."""
+        if not self.unsaved and not self.untaken:
+            return
+        with self.lock:
+            try:
+                while self.unsaved:
+                    self._settle(*self.unsaved[0])
+                    self.unsaved.pop(0)
+                for path in list(self.untaken):
+                    self.take_refs(path, "")
+                self.pump()
+            except (OutsideError, OSError) as problem:
+                log.warning("the disk still refuses", problem=str(problem))
+
+    def _settle(self, run_id: int, job_id: int, result: JobResult) -> None:
+        with self.lock:
             job = next(j for j in self._run(run_id).jobs if j.id == job_id)
             self._read_reports(run_id, job, result)
             run = self.change(run_id, lambda r: settle.settle(r, result, time.time()))
             self.hub.publish(f"trace:{job_id}", {"job": job_id, "ended": True})
             if run.status.is_final:
                 log.info("run ended", project=run.project, run=run.number, status=run.status.value)
-            self.pump()
 
     def _run(self, run_id: int) -> Run:
         run = self.active.get(run_id) or self.store.read(lambda tx: tx.load_run(run_id))

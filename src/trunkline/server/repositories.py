@@ -53,14 +53,19 @@ class Repositories:
         return os.path.join(self.root, check_path(path) + ".git")
 
     def create(self, path: str) -> str:
-        """Make an empty repository; one that is there stays."""
+        """Make an empty repository, whole or not at all; one that is there stays."""
         folder = self.git_dir(path)
-        if not os.path.isdir(os.path.join(folder, "objects")):
-            code, _ = processes.output(["git", "init", "--quiet", "--bare", "--initial-branch=main", folder])
-            if code:
-                raise OutsideError(f"git could not make the repository {path}", "is git installed, is the disk full?")
-            for name, value in (("gc.auto", "0"), ("receive.fsckObjects", "true"), ("transfer.hideRefs", "refs/trunkline")):
-                processes.output(["git", f"--git-dir={folder}", "config", name, value])
+        with self.lock:
+            if not os.path.isdir(folder):
+                draft = f"{folder}.draft.lock"  # no project can have this name
+                trees.remove(draft)
+                steps = [["git", "init", "--quiet", "--bare", "--initial-branch=main", draft]]
+                for name, value in (("gc.auto", "0"), ("receive.fsckObjects", "true"), ("transfer.hideRefs", "refs/trunkline")):
+                    steps.append(["git", f"--git-dir={draft}", "config", name, value])
+                if any(processes.output(step)[0] for step in steps):
+                    trees.remove(draft)
+                    raise OutsideError(f"git could not make the repository {path}", "is git installed, is the disk full?")
+                os.rename(draft, folder)
         return folder
 
     def refs(self, path: str) -> dict[str, str]:

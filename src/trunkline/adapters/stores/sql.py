@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, delete, event, func, insert, inspect, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 from trunkline.adapters.stores import tables as t
@@ -370,6 +371,8 @@ class SqlStore:
                     try:
                         with connection.begin_nested():
                             done.append((future, use(SqlTransaction(connection)), None))
+                    except OperationalError:
+                        raise  # a full disk has undone the whole transaction
                     except Exception as problem:  # noqa: BLE001 - it belongs to whoever asked
                         done.append((future, None, problem))
         except Exception as problem:  # noqa: BLE001 - nothing was committed: everybody in the batch must know
