@@ -1,5 +1,7 @@
 """Every executor against its contract."""
 
+import os
+
 import pytest
 
 from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap
@@ -12,6 +14,25 @@ class TestHost(ExecutorContract):
     @pytest.fixture
     def executor(self) -> HostExecutor:
         return HostExecutor()
+
+    @pytest.mark.parametrize(
+        ("limits", "script", "said"),
+        [
+            ({"memory": 200 << 20}, "python3 -c 'x = bytearray(400 << 20)'", "MemoryError"),
+            ({"file_size": 1 << 20}, "head -c 2000000 /dev/zero > big; test $(stat -c %s big) = 1048576 && echo cut; exit 1", "cut"),
+            ({"file_size": 1 << 20}, "ulimit -f unlimited", "ulimit"),
+        ],
+    )
+    def test_a_limit_holds_and_a_job_can_not_take_it_back(
+        self, workspace: str, limits: dict[str, int], script: str, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if "ulimit" in script and os.geteuid() == 0:
+            script = "ulimit -Hf | grep 1024 && echo ulimit; exit 1"  # root may raise what others can't
+
+        code, out = self._run(HostExecutor(**limits), workspace, script)  # type: ignore[arg-type]
+
+        assert code != 0
+        assert said in out
 
 
 class TestHostInBubblewrap(ExecutorContract):

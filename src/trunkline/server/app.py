@@ -94,7 +94,8 @@ class House:
         left = processes.kill_everywhere(OWNER, owner)
         if left:
             log.info("processes of the last server were ended", count=left)
-        executor = HostExecutor(isolation, hidden=(data,), shown=(f"{data}/uv",), owner=owner)
+        limits = {"memory": settings.job_memory, "file_size": settings.job_file_size, "processes": settings.job_processes}
+        executor = HostExecutor(isolation, hidden=(data,), shown=(f"{data}/uv",), owner=owner, **limits)
         folders = Folders(f"{data}/work", f"{data}/caches", f"{data}/environments", f"{data}/artifacts")
         os.environ.setdefault("UV_CACHE_DIR", f"{data}/uv/cache")
         os.environ.setdefault("PIP_CACHE_DIR", f"{data}/uv/pip")

@@ -12,7 +12,10 @@ from trunkline.model.errors import ConfigError
 
 @record
 class Settings:
-    """The server's settings. Sizes in bytes, times in seconds."""
+    """The server's settings. Sizes in bytes (10G and 500M are understood), times in seconds; a limit of 0 is none.
+
+    `job_memory` and `job_file_size` hold for each process of a job, `job_processes` for all of the server's user (root is not bound by it).
+    """
 
     data: str = "trunkline-data"
     host: str = "127.0.0.1"
@@ -24,6 +27,9 @@ class Settings:
     environments_size: int = 10 << 30
     caches_size: int = 10 << 30
     fresh: bool = False
+    job_memory: int = 0
+    job_file_size: int = 0
+    job_processes: int = 0
 
     @property
     def base_url(self) -> str:
@@ -31,9 +37,10 @@ class Settings:
         return self.url.rstrip("/") or f"http://{self.host}:{self.port}"
 
 
+_UNITS = {"k": 1 << 10, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TYPES: dict[str, type] = {
     "data": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
-    "environments_size": int, "caches_size": int, "fresh": bool,
+    "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int,
 }  # fmt: skip
 
 
@@ -64,7 +71,12 @@ def _checked(values: dict[str, Any], source: str) -> dict[str, Any]:
             raise ConfigError(f"{source}: no setting named {name!r}", did_you_mean(name, _TYPES) or f"known: {', '.join(_TYPES)}")
         kind = _TYPES[name]
         try:
-            out[name] = str(value).lower() in ("1", "true", "yes") if kind is bool else kind(value)
+            if kind is bool:
+                out[name] = str(value).lower() in ("1", "true", "yes")
+            elif kind is int and str(value)[-1:] in _UNITS:
+                out[name] = int(float(str(value)[:-1]) * _UNITS[str(value)[-1]])
+            else:
+                out[name] = kind(value)
         except (TypeError, ValueError):
             raise ConfigError(f"{source}: {name} can't be {value!r}", f"it must be {kind.__name__}") from None
     return out

@@ -48,16 +48,22 @@ class HostExecutor:
         isolation: str = "none",
         hidden: tuple[str, ...] = (),
         shown: tuple[str, ...] = (),
-        limits: Mapping[str, str] | None = None,
         owner: str = "",
+        memory: int = 0,
+        file_size: int = 0,
+        processes: int = 0,
     ) -> None:
         """`isolation` is "none" or the path of bwrap; `hidden` folders look empty from inside, `shown` ones stay writable.
 
+        `memory` and `file_size` (bytes) bind each process, `processes` all of this user; 0 is no limit (setrlimit(2): DATA, FSIZE, NPROC).
         `owner` stands in the environment of every process (OWNER), so that what a killed server left can be found.
         """
         self.owner = owner
         self.isolation, self.hidden, self.shown = isolation, hidden, shown
-        self.limits = {"c": "0", **(limits or {})}
+        self.limits = "ulimit -Sc 0; "
+        for letter, value, unit in (("d", memory, 1024), ("f", file_size, 1024), ("u", processes, 1)):
+            if value:
+                self.limits += f"ulimit -{letter} {max(1, value // unit)} || exit 1; "  # hard: a job can't take it back
 
     def objections(self, job: Job, variables: Mapping[str, str]) -> tuple[tuple[Place, str], ...]:
         """Name the image if it is not one of Python, and each service."""
@@ -109,9 +115,8 @@ class HostSandbox:
         """Write the script beside the workspace, so that a command that reads stdin can't eat it, and run it with bash."""
         self.scripts += 1
         path = f"{os.path.dirname(self.project_dir)}/script-{self.scripts}"
-        limits = "".join(f"ulimit -S{letter} {value} 2>/dev/null; " for letter, value in self.executor.limits.items())
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
-            f.write(f"{limits}cd {_quoted(self.project_dir)} || exit 1\n{script}")
+            f.write(f"{self.executor.limits}cd {_quoted(self.project_dir)} || exit 1\n{script}")
         try:
             owned = {OWNER: self.executor.owner} if self.executor.owner else {}
             return processes.run(
