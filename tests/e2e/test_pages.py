@@ -104,3 +104,34 @@ def test_signing_in_and_out(server: Server, page: "Page") -> None:
     page.get_by_role("heading", name="Projects").wait_for()
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("heading", name="Sign in").wait_for()
+
+
+def test_bytes_that_are_no_text_are_shown_and_harm_nothing(server: Server, tmp_path: Path, page: "Page") -> None:
+    garbage = r"printf 'be\xff\xfefore \x00\x07\x1b[999;999Hafter \xed\xa0\x80 <script>alert(1)</script>\n'"
+    server.push(project(tmp_path / "p", f"job:\n  script:\n    - {garbage}\n    - echo last\n"))
+    run = server.until_ended(1)
+
+    assert run["status"] == "passed"
+    page.goto(f"/jobs/{run['jobs']['job']['id']}")
+    page.get_by_text("Job passed").wait_for()
+    text = page.inner_text("main")
+    assert "<script>alert(1)</script>" in text
+    assert "after" in text
+
+
+def test_a_log_of_a_hundred_megabytes_stays_usable(server: Server, tmp_path: Path, page: "Page") -> None:
+    lines = "seq -f 'line %09.0f of a log that somebody forgot to make quiet, with a little more text to it' 1 1200000"
+    server.push(project(tmp_path / "p", f"job:\n  script: {lines}\n"))
+    run = server.until_ended(1, 120)
+    sent = 0
+
+    def count(response: object) -> None:
+        nonlocal sent
+        sent += int(response.headers.get("content-length") or 0)  # type: ignore[attr-defined]
+
+    page.on("response", count)
+    page.goto(f"/jobs/{run['jobs']['job']['id']}")
+    page.get_by_text("Job passed").wait_for(timeout=10_000)
+
+    assert sent < 5_000_000  # not the 100 MB: only what is looked at
+    assert page.evaluate("document.querySelectorAll('*').length") < 20_000

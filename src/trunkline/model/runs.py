@@ -103,14 +103,37 @@ class Run:
 
     def job(self, name: str) -> JobRun:
         """Return the job of that name; raises KeyError."""
-        for job in self.jobs:
-            if job.job.name == name:
-                return job
-        raise KeyError(name)
+        return self.jobs[self.position(name)]
+
+    def position(self, name: str) -> int:
+        """Return where in `jobs` the job of that name stands; raises KeyError. The place where it was found last is tried first."""
+        at = _last_found.get(name, -1)
+        if 0 <= at < len(self.jobs) and self.jobs[at].job.name == name:
+            return at
+        if len(_last_found) > 100_000:
+            _last_found.clear()
+        _last_found.update({job.job.name: i for i, job in enumerate(self.jobs)})
+        at = _last_found.get(name, -1)
+        if not (0 <= at < len(self.jobs) and self.jobs[at].job.name == name):
+            raise KeyError(name)
+        return at
+
+    def has(self, name: str) -> bool:
+        """Say whether a job of that name is in the run."""
+        try:
+            return self.position(name) >= 0
+        except KeyError:
+            return False
 
     def with_jobs(self, changed: "dict[str, JobRun]") -> "Run":
         """Return the run with these jobs in place of their namesakes."""
-        return replace(self, jobs=tuple(changed.get(j.job.name, j) for j in self.jobs))
+        jobs = list(self.jobs)
+        for name, job in changed.items():
+            jobs[self.position(name)] = job
+        return replace(self, jobs=tuple(jobs))
+
+
+_last_found: dict[str, int] = {}  # a hint, checked before it is believed: runs of one pipeline have their jobs in the same places
 
 
 @record
@@ -140,4 +163,4 @@ class Fact:
     detail: tuple[tuple[str, str], ...] = field(default=())
 
 
-FACTS = ("RunPlanned", "JobQueued", "JobStarted", "JobFinished", "JobRetried", "RunFinished")
+FACTS = ("RunPlanned", "JobQueued", "JobSkipped", "JobStarted", "JobFinished", "JobRetried", "RunFinished")

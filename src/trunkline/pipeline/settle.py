@@ -7,9 +7,7 @@ only at them and is skipped as soon as one of them was. Nobody here starts anyth
 from trunkline.kit.record import replace
 from trunkline.model.pipelines import When
 from trunkline.model.runs import Fact, JobResult, JobRun, Reason, Run, Status
-
-# What a job's predecessors amount to together.
-WAIT, SUCCESS, FAILED, SKIPPED, CANCELED = "wait", "success", "failed", "skipped", "canceled"
+from trunkline.pipeline.standings import CANCELED, FAILED, SKIPPED, SUCCESS, Standings, standings_of
 
 _RUNS_AFTER = {
     When.ON_SUCCESS: (SUCCESS, SKIPPED),
@@ -21,72 +19,27 @@ _RUNS_AFTER = {
 Facts = tuple[Fact, ...]
 
 
-def _standing(job: JobRun) -> str:
-    """Return what one job means to those after it."""
-    match job.status:
-        case Status.PASSED:
-            return SUCCESS
-        case Status.FAILED:
-            return SUCCESS if job.may_fail else FAILED
-        case Status.CANCELED:
-            return SUCCESS if job.allow_failure.always else CANCELED
-        case Status.SKIPPED:
-            return SKIPPED
-        case Status.MANUAL:
-            return "ignored" if job.allow_failure.always else WAIT
-        case _:
-            return WAIT
-
-
-def _together(standings: set[str], by_needs: bool) -> str:
-    """Return what several jobs mean together to one that comes after them."""
-    if by_needs and (SKIPPED in standings or "ignored" in standings):
-        return SKIPPED
-    if WAIT in standings:
-        return WAIT
-    if standings and standings <= {SKIPPED, "ignored"}:
-        return SKIPPED
-    if FAILED in standings:
-        return FAILED
-    if CANCELED in standings:
-        return CANCELED
-    return SUCCESS
-
-
 def advance(run: Run, now: float) -> tuple[Run, Facts]:
     """Move every job whose predecessors have decided its fate, and the run's own status."""
-    facts: list[Fact] = []
-    order = {stage: i for i, stage in enumerate(run.stages)}
-    jobs = {job.name: job for job in run.jobs}
-    while True:
-        changed: dict[str, JobRun] = {}
-        standing = {name: _standing(job) for name, job in jobs.items()}
-        by_stage: list[set[str]] = [set() for _ in run.stages]
-        for name, job in jobs.items():
-            by_stage[order.get(job.job.stage, 0)].add(standing[name])
-        before: list[str] = []
-        seen: set[str] = set()
-        for standings in by_stage:
-            before.append(_together(seen, by_needs=False))
-            seen = seen | standings
-        for name, job in jobs.items():
-            if job.status is not Status.CREATED:
-                continue
-            if job.needs is None:
-                fate = before[order.get(job.job.stage, 0)]
-            else:
-                fate = _together({standing[n] for n in job.needs if n in standing}, by_needs=True)
-            if fate == WAIT:
-                continue
-            moved = _moved(job, fate, now)
-            changed[name] = moved
-            if moved.status is Status.QUEUED:
-                facts.append(Fact("JobQueued", run.id, name))
-        if not changed:
-            break
-        jobs.update(changed)
-    run = replace(run, jobs=tuple(jobs.values()))
-    return _with_status(run, facts, now)
+    standings = standings_of(run)
+
+    def move(job: JobRun, fate: str) -> JobRun:
+        return _moved(job, fate, now)
+
+    return _closed(standings, [], [*standings.look_at_needs(move), *standings.advance(move)], now)
+
+
+def _closed(standings: Standings, facts: list[Fact], moved: list[JobRun], now: float) -> tuple[Run, Facts]:
+    before = standings.run
+    run = standings.done(now)
+    facts += [
+        Fact("JobQueued" if job.status is Status.QUEUED else "JobSkipped", run.id, job.name)
+        for job in moved
+        if job.status is not Status.MANUAL
+    ]
+    if run.status.is_final and not before.status.is_final:
+        facts.append(Fact("RunFinished", run.id, detail=(("status", run.status.value),)))
+    return run, tuple(facts)
 
 
 def _moved(job: JobRun, fate: str, now: float) -> JobRun:
@@ -102,44 +55,12 @@ def _moved(job: JobRun, fate: str, now: float) -> JobRun:
     return replace(job, status=Status.QUEUED, queued_at=now)
 
 
-def _with_status(run: Run, facts: list[Fact], now: float) -> tuple[Run, Facts]:
-    status = run_status(run)
-    if status.is_final and not run.status.is_final:
-        facts.append(Fact("RunFinished", run.id, detail=(("status", status.value),)))
-        return replace(run, status=status, finished_at=now), tuple(facts)
-    if not status.is_final:
-        return replace(run, status=status, finished_at=None), tuple(facts)
-    return replace(run, status=status), tuple(facts)
-
-
-def run_status(run: Run) -> Status:
-    """Return the run's status, from its jobs alone."""
-    states = {job.status for job in run.jobs}
-    if Status.RUNNING in states or (Status.QUEUED in states and states & {Status.PASSED, Status.FAILED}):
-        return Status.RUNNING
-    if Status.QUEUED in states:
-        return Status.RUNNING if any(j.started_at for j in run.jobs) else Status.QUEUED
-    if any(j.status is Status.MANUAL and not j.allow_failure.always for j in run.jobs):
-        return Status.MANUAL
-    if Status.CREATED in states:
-        return Status.RUNNING
-    ended = [j for j in run.jobs if j.status is not Status.MANUAL]
-    if not ended:
-        return Status.MANUAL
-    if any(j.status is Status.FAILED and not j.may_fail for j in ended):
-        return Status.FAILED
-    if any(j.status is Status.CANCELED and not j.allow_failure.always for j in ended):
-        return Status.CANCELED
-    if all(j.status is Status.SKIPPED for j in ended):
-        return Status.SKIPPED
-    return Status.PASSED
-
-
 def start(run: Run, name: str, now: float) -> tuple[Run, Facts]:
     """Mark a queued job as running."""
     job = replace(run.job(name), status=Status.RUNNING, started_at=now, finished_at=None, exit_code=None, message="", reason=Reason.NONE)
-    run = run.with_jobs({name: job})
-    return _with_status(run, [Fact("JobStarted", run.id, name)], now)
+    standings = standings_of(run)
+    standings.put(job)
+    return _closed(standings, [Fact("JobStarted", run.id, name)], [], now)
 
 
 def settle(run: Run, result: JobResult, now: float) -> tuple[Run, Facts]:
@@ -159,12 +80,13 @@ def settle(run: Run, result: JobResult, now: float) -> tuple[Run, Facts]:
         environment_note=result.environment_note,
     )
     finished = Fact("JobFinished", run.id, job.name, (("status", result.status.value), ("attempt", str(job.attempt))))
+    told = [finished]
     if _tries_again(ended):
-        again = replace(ended, status=Status.QUEUED, attempt=job.attempt + 1, queued_at=now)
-        run, facts = advance(run.with_jobs({job.name: again}), now)
-        return run, (finished, Fact("JobRetried", run.id, job.name), *facts)
-    run, facts = advance(run.with_jobs({job.name: ended}), now)
-    return run, (finished, *facts)
+        ended = replace(ended, status=Status.QUEUED, attempt=job.attempt + 1, queued_at=now)
+        told += [Fact("JobRetried", run.id, job.name), Fact("JobQueued", run.id, job.name)]
+    standings = standings_of(run)
+    standings.put(ended)
+    return _closed(standings, told, standings.advance(lambda waiting, fate: _moved(waiting, fate, now)), now)
 
 
 def _tries_again(job: JobRun) -> bool:

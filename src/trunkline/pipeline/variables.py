@@ -121,13 +121,12 @@ def assignment_variables(
 
 def artifact_sources(run: Run, job: JobRun) -> tuple[str, ...]:
     """Return the jobs whose artifacts this one is given: its dependencies, else its needs, else every earlier stage."""
-    there = {j.name: j for j in run.jobs}
-    if job.job.dependencies is not None:
-        names = [n for n in job.job.dependencies if n in there]
-    elif job.job.needs is not None:
-        names = [n.job for n in job.job.needs if n.artifacts and n.job in there]
+    if job.job.dependencies is not None or job.job.needs is not None:
+        named = job.job.dependencies
+        if named is None:
+            named = tuple(n.job for n in job.job.needs or () if n.artifacts)
+        there = {n: run.job(n) for n in named if run.has(n)}
     else:
-        order = {stage: i for i, stage in enumerate(run.stages)}
-        at = order.get(job.job.stage, 0)
-        names = [j.name for j in run.jobs if order.get(j.job.stage, 0) < at]
-    return tuple(n for n in names if there[n].job.artifacts is not None and there[n].status is not Status.SKIPPED)
+        earlier = frozenset(run.stages[: run.stages.index(job.job.stage)] if job.job.stage in run.stages else ())
+        there = {j.name: j for j in run.jobs if j.job.artifacts is not None and j.job.stage in earlier} if earlier else {}
+    return tuple(n for n, j in there.items() if j.job.artifacts is not None and j.status is not Status.SKIPPED)

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
 
 from trunkline.execution.checkout import Sources
 from trunkline.execution.work import Assignment, Folders, Workshop, work
@@ -18,7 +19,7 @@ from trunkline.model.diagnostics import Diagnostic, Severity
 from trunkline.model.errors import ConfigError, UnknownName
 from trunkline.model.events import Event
 from trunkline.model.pipelines import Pipeline, When
-from trunkline.model.runs import Decision, JobResult, JobRun, Run, Status
+from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Run, Status
 from trunkline.model.variables import Variable
 from trunkline.pipeline import kept, settle
 from trunkline.pipeline.plan import Planned, plan
@@ -171,20 +172,20 @@ class LocalRun:
     results: "queue.SimpleQueue[tuple[str, JobResult | bytes | BaseException | None]]" = field(default_factory=queue.SimpleQueue)
     cancels: dict[str, Cancel] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
+    queued: list[tuple[int, int, str]] = field(default_factory=list)  # a heap: the longest chain behind first, then as in the run
+    heights: dict[str, int] = field(default_factory=dict)
     dotenv: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     interrupted: int = 0
 
     def to_end(self, tick: Callable[[], None] = lambda: None, every: float | None = None) -> Run:
         """Start what is ready, settle what has ended, until nothing runs and nothing can. `tick` is called every `every` seconds."""
         slots = self.asked.parallel or os.cpu_count() or 1
-        heights = settle.heights(self.run)
+        self.heights = settle.heights(self.run)
         shop = self._workshop()
         self._take(*settle.advance(self.run, time.time()))
         while True:
-            ready = [j for j in self.run.jobs if j.status is Status.QUEUED] if not self.interrupted else []
-            ready.sort(key=lambda j: -heights.get(j.name, 0))
-            for job in ready[: slots - len(self.cancels)]:
-                self._start(shop, job)
+            while self.queued and len(self.cancels) < slots and not self.interrupted:
+                self._start(shop, self.run.job(heappop(self.queued)[2]))
             if not self.cancels:
                 break
             self._receive(every, tick)
@@ -230,12 +231,13 @@ class LocalRun:
             waiting = {j.name: replace(j, status=Status.CANCELED) for j in self.run.jobs if j.status in (Status.CREATED, Status.QUEUED)}
             self.run = self.run.with_jobs(waiting)
 
-    def _take(self, run: Run, facts: object) -> None:
-        skipped = {j.name for j in self.run.jobs if j.status is Status.SKIPPED}
+    def _take(self, run: Run, facts: tuple[Fact, ...]) -> None:
         self.run = run
-        for job in run.jobs:
-            if job.status is Status.SKIPPED and job.name not in skipped:
-                self.observe("skip", job, b"")
+        for fact in facts:
+            if fact.kind == "JobQueued":
+                heappush(self.queued, (-self.heights.get(fact.job, 0), run.position(fact.job), fact.job))
+            elif fact.kind == "JobSkipped":
+                self.observe("skip", run.job(fact.job), b"")
 
     def _workshop(self) -> Workshop:
         from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap, python_version
@@ -267,7 +269,7 @@ class LocalRun:
         sources = Sources(root, prepared.checkout.paths(), prepared.checkout.git_dir, prepared.event.revision.sha, prepared.event.ref)
         inputs = artifact_sources(self.run, job)
         dotenv = [pair for name in inputs for pair in self.dotenv.get(name, ())]
-        known = {**prepared.predefined, "CI_PIPELINE_ID": "1", "CI_PIPELINE_IID": "1", "CI_JOB_ID": str(1 + [j.name for j in self.run.jobs].index(job.name)),
+        known = {**prepared.predefined, "CI_PIPELINE_ID": "1", "CI_PIPELINE_IID": "1", "CI_JOB_ID": str(1 + self.run.position(job.name)),
                  "CI_JOB_STARTED_AT": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), "TRUNKLINE_LOCAL": "true"}  # fmt: skip
         task = Assignment(
             job=job.job,

@@ -70,6 +70,7 @@ class Line:
         self.data, self.url, self.job_timeout = data, url, job_timeout
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
+        self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
         self.leased: dict[int, tuple[str, Sources]] = {}
         self.counts = {"runs": 0, "jobs": 0}
         self.unsaved: list[tuple[int, int, JobResult]] = []  # results that wait for the disk
@@ -165,6 +166,7 @@ class Line:
             self.store.write(lambda tx: tx.save_run(before, after, facts, time.time()))
             if after.status.is_final:
                 self.active.pop(run_id, None)
+                self.heights.pop(run_id, None)
             else:
                 self.active[run_id] = after
             self._publish(before, after)
@@ -193,7 +195,7 @@ class Line:
                 if not queued:
                     continue
                 if len(queued) > 1:
-                    heights = settle.heights(run)
+                    heights = self.heights.get(run_id) or self.heights.setdefault(run_id, settle.heights(run))
                     queued.sort(key=lambda j: -heights.get(j.name, 0))
                 for job in queued[: self.pool.free]:
                     self._lease(run_id, job)

@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trunkline.kit.record import replace
 from trunkline.model.pipelines import AllowFailure, Retry, When
 from trunkline.model.runs import Fact, JobResult, JobRun, Reason, Run, Status
 from trunkline.pipeline import settle
@@ -174,6 +175,8 @@ def test_every_run_comes_to_an_end_whatever_its_shape(data: st.DataObject) -> No
             run, _ = settle.play(run, manual[0], 4.0)
         else:
             break
+        counted_anew = replace(run)  # equal, but another object: nothing is remembered of it
+        assert settle.advance(counted_anew, 5.0) == (run, ())
 
     assert run.status.is_final
     assert all(j.status.is_final for j in run.jobs)
