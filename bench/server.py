@@ -13,9 +13,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from bench import buildbot
 from bench.measure import BIN
 
 LINES = 200_000
+LOG = f"seq -f 'line %08.0f of a build log that looks like a compiler or test runner talking' 1 {LINES}"
 
 
 class Driver:
@@ -80,17 +82,30 @@ def main(root: Path) -> None:
     """Measure everything about the server."""
     d = Driver(root)
     try:
-        _push(d)
-        _throughput(d)
-        _log(d)
+        ours = {"push": _push(d), "runs": _throughput(d), "lines": _log(d)}
         _live(d)
-        _memory_and_lists(d)
+        ours["list"] = _memory_and_lists(d)
     finally:
         d.process.terminate()
         d.process.wait(10)
+    theirs = buildbot.measured(root, LOG, LINES)
+    if theirs:
+        print("\nserver, beside Buildbot on the same machine in the same run")
+        for what, unit, goal, more in (
+            ("push", "s", 0.15, False),
+            ("runs", "a minute", 30, True),
+            ("lines", "a second", 12, True),
+            ("list", "ms", 0.3, False),
+        ):
+            ratio = ours[what] / theirs[what]
+            met = ratio >= goal if more else ratio <= goal
+            print(
+                f"  {what:6} {ours[what]:12,.2f} to {theirs[what]:10,.2f} {unit:9} {ratio:7.2f} x   goal {goal}   {'met' if met else 'MISSED'}"
+            )
+        print(f"  memory of Buildbot, idle, master and worker: {theirs['memory']:.0f} MB")
 
 
-def _push(d: Driver) -> None:
+def _push(d: Driver) -> float:
     clone = d.root / "bare"
     d.push("job: {script: ['true']}", "push")
     d.until_ended(d.newest())
@@ -113,9 +128,10 @@ def _push(d: Driver) -> None:
     print(
         f"  git push to finished job: p50 {statistics.median(ours) * 1000:.0f} ms, {statistics.median(ratios):.1f} x bare fetch + true   goal 10"
     )
+    return float(statistics.median(ours))
 
 
-def _throughput(d: Driver) -> None:
+def _throughput(d: Driver) -> float:
     count = 200
     memory = d.memory()
     began = time.time()
@@ -132,16 +148,17 @@ def _throughput(d: Driver) -> None:
     print(
         f"  trivial runs a minute: {count / took * 60:.0f}, {took / bare:.1f} x bash -c true one after the other   (memory {memory:.0f} -> {d.memory():.0f} MB)"
     )
+    return float(count / took * 60)
 
 
-def _log(d: Driver) -> None:
-    command = f"seq -f 'line %08.0f of a build log that looks like a compiler or test runner talking' 1 {LINES}"
-    d.push(f'job: {{script: ["{command}"]}}', "log")
+def _log(d: Driver) -> float:
+    d.push(f'job: {{script: ["{LOG}"]}}', "log")
     job = d.until_ended(d.newest())["jobs"][0]
     took = job["finished_at"] - job["started_at"]
     began = time.time()
-    subprocess.run(f"{command} > {d.root}/bare.log", shell=True, check=True)
+    subprocess.run(f"{LOG} > {d.root}/bare.log", shell=True, check=True)
     print(f"  log lines a second: {LINES / took:,.0f}, {took / (time.time() - began):.1f} x to a file")
+    return float(LINES / took)
 
 
 def _live(d: Driver) -> None:
@@ -176,7 +193,7 @@ def _live(d: Driver) -> None:
         )
 
 
-def _memory_and_lists(d: Driver) -> None:
+def _memory_and_lists(d: Driver) -> float:
     before, have = d.memory(), d.newest()
     for _ in range(max(0, 1000 - have)):
         last = d.get("/api/v1/projects/bench/push/runs", {"ref": "main"})["id"]
@@ -191,6 +208,7 @@ def _memory_and_lists(d: Driver) -> None:
     grown = (d.memory() - before) / max(1, d.newest() - have) * 1000
     print(f"  list of 50 at {d.newest()} runs: p50 {times[100]:.1f} ms, p95 {times[190]:.1f} ms")
     print(f"  memory: {d.memory():.0f} MB now, {grown:.1f} MB more for 1,000 runs   goals 120 and 5")
+    return float(times[100])
 
 
 if __name__ == "__main__":

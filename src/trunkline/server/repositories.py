@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from functools import lru_cache
 
 from trunkline.execution.checkout import Sources
 from trunkline.kit import processes, trees
@@ -31,13 +32,34 @@ class Revisions:
 
     def read(self, path: str) -> str | None:
         """Return a file's text; a link, a folder or something huge is no file."""
-        code, told = processes.output(["git", f"--git-dir={self.git_dir}", "cat-file", "blob", f"{self.sha}:{path}"])
-        return told.decode("utf-8", "replace") if code == 0 and len(told) < 60 << 20 else None
+        try:
+            return _text(self.git_dir, self.sha, path)
+        except _NotKept as found:
+            return found.text
 
     def paths(self) -> tuple[str, ...]:
         """Return all paths of the revision."""
         code, told = processes.output(["git", f"--git-dir={self.git_dir}", "ls-tree", "-rz", "--name-only", self.sha])
         return tuple(sorted(p.decode("utf-8", "surrogateescape") for p in told.split(b"\0") if p)) if code == 0 else ()
+
+
+class _NotKept(Exception):
+    """An answer that is not worth remembering: a file that is not there, or large."""
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+
+
+@lru_cache(maxsize=256)
+def _text(git_dir: str, sha: str, path: str) -> str:
+    """Return a file of a commit. What a commit holds never changes, and starting git costs more than the rest of a planned run."""
+    code, told = processes.output(["git", f"--git-dir={git_dir}", "cat-file", "blob", f"{sha}:{path}"])
+    if code or len(told) >= 60 << 20:
+        raise _NotKept(None)
+    text = told.decode("utf-8", "replace")
+    if len(told) > 1 << 18:
+        raise _NotKept(text)
+    return text
 
 
 class Repositories:
@@ -46,6 +68,7 @@ class Repositories:
     def __init__(self, root: str, trees_root: str) -> None:
         self.root, self.trees_root = root, trees_root
         self.lock = threading.Lock()
+        self.revisions: dict[tuple[str, str], Revision] = {}  # the last few hundred that were asked for
         self.leases: dict[str, list[list[object]]] = {}  # project -> [folder, sha, users, paths]
 
     def git_dir(self, path: str) -> str:
@@ -97,12 +120,15 @@ class Repositories:
 
     def push_event(self, path: str, ref: str, before: str, after: str, user: str) -> Event | None:
         """Return the event of a ref that moved, with the files that changed; None where it is no branch or tag of a commit."""
-        revision = self.revision(path, after)
+        revision = self.revisions.get((path, after)) or self.revision(path, after)
         if revision is None:
             return None
+        if len(self.revisions) > 500:
+            self.revisions.clear()
+        self.revisions[path, after] = revision
         is_tag = ref.startswith("refs/tags/")
         changed = None
-        if before != ZERO_SHA and not is_tag:
+        if before not in (ZERO_SHA, after) and not is_tag:
             code, told = processes.output(["git", f"--git-dir={self.git_dir(path)}", "diff", "--name-only", "-z", before, after])
             changed = tuple(p.decode("utf-8", "replace") for p in told.split(b"\0") if p) if code == 0 else None
         name = ref.removeprefix("refs/tags/").removeprefix("refs/heads/")

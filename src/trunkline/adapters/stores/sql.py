@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, delete, event, func, insert, inspect, select, text, update
+from sqlalchemy import BindParameter, Connection, Engine, RowMapping, bindparam, create_engine, delete, event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
@@ -35,6 +35,15 @@ def _packed(value: object) -> bytes:
 
 def _unpacked(data: bytes) -> Any:
     return msgspec.json.decode(zlib.decompress(data))
+
+
+# Made once: building a statement anew costs more than SQLite needs to run it.
+_WHICH: BindParameter[int] = bindparam("which")
+_ADD_RUN, _ADD_JOB, _ADD_FACT, _ADD_ATTEMPT = insert(t.runs), insert(t.jobs), insert(t.facts), insert(t.attempts)
+_COUNT_RUN = update(t.projects).where(t.projects.c.id == _WHICH).values(runs=t.projects.c.runs + 1)
+_UPDATE_JOB = update(t.jobs).where(t.jobs.c.id == _WHICH)
+_UPDATE_RUN = update(t.runs).where(t.runs.c.id == _WHICH)
+_FORGET_ATTEMPT = delete(t.attempts).where(t.attempts.c.job_id == _WHICH, t.attempts.c.number == bindparam("attempt"))
 
 
 class SqlTransaction:
@@ -73,33 +82,34 @@ class SqlTransaction:
     # runs
 
     def add_run(self, project: Project, run: Run, facts: Iterable[Fact], because: str = "") -> Run:
-        self.c.execute(update(t.projects).where(t.projects.c.id == project.id).values(runs=t.projects.c.runs + 1))
+        self.c.execute(_COUNT_RUN, {"which": project.id})
         number = self.c.execute(select(t.projects.c.runs).where(t.projects.c.id == project.id)).scalar_one()
         plan = {"event": run.event, "stages": run.stages, "decisions": run.decisions, "variables": run.variables}
         done = self.c.execute(
-            insert(t.runs).values(
-                project_id=project.id,
-                number=number,
-                status=run.status.value,
-                ref=run.event.ref,
-                is_tag=run.event.is_tag,
-                sha=run.event.revision.sha,
-                title=run.event.revision.title,
-                author=run.event.revision.author_name,
-                source=run.event.kind.value,
-                name=run.name,
-                because=because,
-                dialect=run.dialect,
-                created_at=run.created_at,
-                finished_at=run.finished_at,
-                plan=_packed(plan),
-            )
+            _ADD_RUN,
+            {
+                "project_id": project.id,
+                "number": number,
+                "status": run.status.value,
+                "ref": run.event.ref,
+                "is_tag": run.event.is_tag,
+                "sha": run.event.revision.sha,
+                "title": run.event.revision.title,
+                "author": run.event.revision.author_name,
+                "source": run.event.kind.value,
+                "name": run.name,
+                "because": because,
+                "dialect": run.dialect,
+                "created_at": run.created_at,
+                "finished_at": run.finished_at,
+                "plan": _packed(plan),
+            },
         )
         run_id = cast(tuple[int], done.inserted_primary_key)[0]
         top = self.c.execute(select(func.max(t.jobs.c.id))).scalar_one() or 0
         rows = [{"id": top + i, "run_id": run_id, **_job_columns(j), "definition": _definition(j)} for i, j in enumerate(run.jobs, 1)]
         if rows:
-            self.c.execute(insert(t.jobs), rows)
+            self.c.execute(_ADD_JOB, rows)
         from trunkline.kit.record import replace
 
         saved = replace(run, id=run_id, number=number, jobs=tuple(replace(j, id=top + i) for i, j in enumerate(run.jobs, 1)))
@@ -129,31 +139,26 @@ class SqlTransaction:
         )
 
     def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:
-        known = {j.id: j for j in before.jobs}
-        for job in after.jobs:
-            if known.get(job.id) is job:
+        changed, ended = [], []
+        for old, job in zip(before.jobs, after.jobs, strict=True):  # a run's jobs keep their places
+            if old is job:
                 continue
-            self.c.execute(update(t.jobs).where(t.jobs.c.id == job.id).values(**_job_columns(job)))
-            if job.status in (Status.PASSED, Status.FAILED, Status.CANCELED) or job.attempt > known[job.id].attempt:
-                ended = job if job.attempt == known[job.id].attempt else known[job.id]
-                self._save_attempt(job, ended, now)
+            changed.append({"which": job.id, **_job_columns(job)})
+            if job.status in (Status.PASSED, Status.FAILED, Status.CANCELED) or job.attempt > old.attempt:
+                ended.append(_attempt_columns(job, job if job.attempt == old.attempt else old, now))
+        if changed:
+            self.c.execute(_UPDATE_JOB, changed)
+        if ended:
+            self.c.execute(_FORGET_ATTEMPT, [{"which": row["job_id"], "attempt": row["number"]} for row in ended])
+            self.c.execute(_ADD_ATTEMPT, ended)
         if (before.status, before.finished_at) != (after.status, after.finished_at):
-            self.c.execute(update(t.runs).where(t.runs.c.id == after.id).values(status=after.status.value, finished_at=after.finished_at))
+            self.c.execute(_UPDATE_RUN, {"which": after.id, "status": after.status.value, "finished_at": after.finished_at})
         self._add_facts(after.id, facts, now)
-
-    def _save_attempt(self, job: JobRun, ended: JobRun, now: float) -> None:
-        status = ended.status if ended is job else Status.FAILED
-        row = {
-            "job_id": job.id, "number": ended.attempt, "status": status.value, "reason": job.reason.value, "message": job.message,
-            "started_at": ended.started_at, "finished_at": job.finished_at or now,
-        }  # fmt: skip
-        self.c.execute(delete(t.attempts).where(t.attempts.c.job_id == job.id, t.attempts.c.number == ended.attempt))
-        self.c.execute(insert(t.attempts).values(**row))
 
     def _add_facts(self, run: int, facts: Iterable[Fact], now: float) -> None:
         rows = [{"run_id": run, "kind": f.kind, "job": f.job, "detail": dict(f.detail), "at": now} for f in facts]
         if rows:
-            self.c.execute(insert(t.facts), rows)
+            self.c.execute(_ADD_FACT, rows)
 
     @staticmethod
     def _rows_query() -> Any:
@@ -321,6 +326,15 @@ def _job_run(row: RowMapping) -> JobRun:
         coverage=row["coverage"],
         environment_note=row["environment_note"],
     )
+
+
+def _attempt_columns(job: JobRun, ended: JobRun, now: float) -> dict[str, Any]:
+    """Return the row of an attempt that ended: the job itself, or what it was before it was tried again."""
+    status = ended.status if ended is job else Status.FAILED
+    return {
+        "job_id": job.id, "number": ended.attempt, "status": status.value, "reason": job.reason.value, "message": job.message,
+        "started_at": ended.started_at, "finished_at": job.finished_at or now,
+    }  # fmt: skip
 
 
 class SqlStore:
