@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 
 from trunkline import __version__
 from trunkline.kit.words import did_you_mean
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         hint = did_you_mean(words[0], COMMANDS) or "see trunkline --help"
         print(f"trunkline: no command named {words[0]!r}\n  hint: {hint}", file=sys.stderr)
         return 2
+    warnings.simplefilter("ignore", FutureWarning)  # re's thoughts about patterns in somebody's pipeline
     try:
         code = importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
         sys.stdout.flush()

@@ -50,10 +50,9 @@ def _parts(pattern: str) -> list[str]:
                 continue
             body = pattern[i:end]
             negated = body[:1] in ("!", "^")
-            body = (body[1:] if negated else body).replace("\\", r"\\").replace("[", r"\[")
-            out.append(f"(?!/)[{'^' if negated else ''}{body}]")
+            out.append(_set(body[1:] if negated else body, negated))
             i = end + 1
-        elif c == "{" and "}" in pattern[i:]:
+        elif c == "{" and _closes(pattern, i):
             depth += 1
             out.append("(?:")
         elif c == "}" and depth:
@@ -67,3 +66,34 @@ def _parts(pattern: str) -> list[str]:
         else:
             out.append(re.escape(c))
     return out
+
+
+def _set(body: str, negated: bool) -> str:
+    """Return `[...]` as a regular expression: single characters and ranges; a range whose end comes first has nothing in it."""
+    parts = []
+    while body:
+        if len(body) > 2 and body[1] == "-":
+            if body[0] <= body[2]:
+                parts.append(f"{re.escape(body[0])}-{re.escape(body[2])}")
+            body = body[3:]
+        else:
+            parts.append(re.escape(body[0]))
+            body = body[1:]
+    if not parts:
+        return "[^/]" if negated else r"(?!)"
+    return f"(?!/)[{'^' if negated else ''}{''.join(parts)}]"
+
+
+def _closes(pattern: str, start: int) -> bool:
+    """Say whether the brace before `start` has one that closes it. What the walk above skips (sets, escapes) is skipped here too."""
+    depth, i = 1, start
+    while i < len(pattern) and depth:
+        c = pattern[i]
+        i += 1
+        if c == "\\":
+            i += 1
+        elif c == "[" and (end := pattern.find("]", i + 1)) >= 0:
+            i = end + 1
+        elif c in "{}":
+            depth += 1 if c == "{" else -1
+    return depth == 0

@@ -130,6 +130,11 @@ def _compiled(literal: str, offset: int = 0) -> "re.Pattern[str]":
         raise ConditionMistake(f"/{body}/ is no pattern: {mistake}", offset) from None
 
 
+def ref_pattern(text: str) -> "re.Pattern[str] | None":
+    """Return the pattern that a ref of only/except is, `/.../` with flags, or None if it is a plain name; raises ConditionMistake."""
+    return _compiled(text) if re.match(r"/.+/[ismU]*\Z", text, re.DOTALL) else None
+
+
 def parse(text: str) -> Condition:
     """Parse a condition; raises ConditionMistake with the offset of the first mistake."""
     parser = _Parser(text)

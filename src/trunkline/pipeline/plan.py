@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from trunkline.kit.lazy import lazy
 from trunkline.kit.record import record, replace
 from trunkline.kit.words import did_you_mean
-from trunkline.model.conditions import judge, parse
+from trunkline.model.conditions import judge, ref_pattern
 from trunkline.model.diagnostics import Diagnostic, Severity
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import AllowFailure, Job, Need, Pipeline, RefPolicy, Rule, When
@@ -273,10 +273,7 @@ class _Judgement:
                 return False
         if is_request:
             return False
-        if ref.startswith("/") and "/" in ref[1:]:
-            return _pattern_holds(ref, event.ref)
+        pattern = ref_pattern(ref)
+        if pattern is not None:
+            return pattern.search(event.ref) is not None
         return ref == event.ref
-
-
-def _pattern_holds(pattern: str, ref: str) -> bool:
-    return judge(parse(f"$REF =~ {pattern}"), {"REF": ref}).holds

@@ -1,5 +1,6 @@
 """Logs: masking across borders, the index, limits."""
 
+import tempfile
 import time
 from pathlib import Path
 
@@ -45,3 +46,32 @@ def test_a_log_has_a_largest_size_and_says_so(tmp_path: Path) -> None:
     text = (tmp_path / "log").read_text()
     assert "The log is full" in text
     assert len(text) < 300
+
+
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=40), st.sampled_from([b"\n", b"a line\n", b"\xff\x00\n", b"section_start:1:x\r\x1b[0K"])), max_size=20
+    ),
+    st.integers(1, 17),
+)
+def test_a_log_is_what_was_written_and_its_index_tells_the_truth(pieces: list[bytes], step: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/log"
+        seen: list[bytes] = []
+        trace = Trace(path, watcher=seen.append)
+        for number, piece in enumerate(pieces):
+            if number % 5 == 4:
+                trace.say("ours")
+            trace.write(piece)
+        trace.close()
+        whole = Path(path).read_bytes()
+
+        assert whole == b"".join(seen)
+        assert trace.size == len(whole)
+        last = (-1, -1, -1)
+        for entry in ENTRY.iter_unpack(Path(path + ".idx").read_bytes()):
+            assert entry > last
+            assert whole[: entry[0]].count(b"\n") == entry[1]
+            last = entry
+        with open(path, "rb") as log:
+            assert b"".join(iter(lambda: log.read(step), b"")) == whole

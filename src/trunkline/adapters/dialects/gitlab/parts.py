@@ -161,11 +161,10 @@ def ref_policy(node: Node, where: str, m: Mistakes, default_refs: tuple[str, ...
 def _refs(node: Node, where: str, m: Mistakes) -> tuple[str, ...]:
     refs = m.strings(node, where)
     for ref in refs:
-        if ref.startswith("/") and ref.rstrip("imsU").endswith("/") and len(ref) > 2:
-            try:
-                conditions.parse(f"$X =~ {ref}")
-            except ConditionMistake as mistake:
-                m.error(node, where, f"{where}: {mistake}")
+        try:
+            conditions.ref_pattern(ref)
+        except ConditionMistake as mistake:
+            m.error(node, where, f"{where}: {mistake}")
     return refs
 
 
