@@ -34,7 +34,7 @@ def _ago(at: float | None) -> str:
     if at is None:
         return ""
     seconds = max(0.0, time.time() - at)
-    return "just now" if seconds < 5 else f"{duration(seconds) if seconds < 86400 else plural(int(seconds // 86400), 'day')} ago"
+    return "just now" if seconds < 5 else f"{duration(round(seconds)) if seconds < 86400 else plural(int(seconds // 86400), 'day')} ago"
 
 
 def _took(thing: Any) -> str:
