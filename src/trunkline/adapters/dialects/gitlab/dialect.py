@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from trunkline.adapters.dialects.gitlab import keywords, parts
 from trunkline.adapters.dialects.gitlab.jobs import JobReader, manual_blocks
 from trunkline.adapters.dialects.gitlab.merging import Extender, Referrer, overlay
-from trunkline.adapters.dialects.gitlab.mistakes import Mistakes, place
 from trunkline.kit import yamltree
 from trunkline.kit.record import replace
 from trunkline.kit.words import did_you_mean
@@ -15,6 +14,7 @@ from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.model.pipelines import Job, Need, Pipeline
 from trunkline.model.variables import expand
 from trunkline.ports.dialect import Included, Source, Want
+from trunkline.reading import Mistakes, place
 
 FAR = ("remote", "project", "template", "component")
 

@@ -3,12 +3,12 @@
 import re
 
 from trunkline.adapters.dialects.gitlab import keywords, parts
-from trunkline.adapters.dialects.gitlab.mistakes import MAX_NESTING, Mistakes, place
 from trunkline.kit.record import replace
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
 from trunkline.model.pipelines import AllowFailure, Job, Retry, When
 from trunkline.model.variables import Variable
+from trunkline.reading import MAX_NESTING, Mistakes, place
 
 
 class JobReader:

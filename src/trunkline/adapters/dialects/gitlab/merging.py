@@ -3,9 +3,9 @@
 Order as GitLab's: the included files merge deeply in their order, the including file on top; then `extends`; then `!reference`.
 """
 
-from trunkline.adapters.dialects.gitlab.mistakes import Mistakes
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
+from trunkline.reading import Mistakes
 
 MAX_EXTENDS = 11
 MAX_REFERENCES = 10

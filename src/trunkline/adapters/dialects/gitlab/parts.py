@@ -1,7 +1,6 @@
 """The parts of a job that stand alone: rules, only/except, artifacts, cache, retry, images, environment, needs, variables."""
 
 from trunkline.adapters.dialects.gitlab import keywords
-from trunkline.adapters.dialects.gitlab.mistakes import MAX_NESTING, Mistakes, place
 from trunkline.kit.yamltree import Node
 from trunkline.model import conditions
 from trunkline.model.conditions import Condition, ConditionMistake
@@ -20,6 +19,7 @@ from trunkline.model.pipelines import (
     When,
 )
 from trunkline.model.variables import Variable
+from trunkline.reading import MAX_NESTING, Mistakes, place
 
 
 def variables(node: Node, where: str, m: Mistakes, described: bool = False) -> tuple[Variable, ...]:

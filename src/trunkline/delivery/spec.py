@@ -1,0 +1,135 @@
+"""Reads delivery.yml: what a repository says about its environments. Every mistake with its place; nothing is guessed.
+
+environments:
+  production:
+    branch: main                       # only these commits; without it any
+    install: pip install -r requirements.txt
+    command: gunicorn --bind 127.0.0.1:$PORT parcels.app:app
+    port: 8080                         # where people come in
+    health: {path: /health, host: parcels.example.com}
+    strategy: {kind: canary, steps: [10, 50], pause: 60s}
+    analysis: {judge: e1}
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from trunkline.delivery.judges import JUDGES
+from trunkline.delivery.strategies import STRATEGIES
+from trunkline.kit import yamltree
+from trunkline.kit.yamltree import Node
+from trunkline.model.deliveries import Analysis, EnvironmentSpec, Health, Strategy
+from trunkline.model.diagnostics import Diagnostic, Place, Severity
+from trunkline.reading import Mistakes
+
+FILE = "delivery.yml"
+TARGETS, ROUTERS = ("process",), ("haproxy",)
+NO_DATA = ("pause", "rollback", "continue")
+
+Reader = Callable[[Mistakes, Node, str], Any]
+
+
+def _number(low: float, high: float) -> Reader:
+    def read(m: Mistakes, node: Node, where: str) -> float:
+        value = node.value
+        if isinstance(value, str) and value.endswith("%"):
+            try:
+                value = float(value[:-1]) / 100
+            except ValueError:
+                value = node.value
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
+            return float(value)
+        m.error(
+            node,
+            where,
+            f"{where} must be a number from {low:g} to {high:g}, this is {node.value if isinstance(node.value, (str, int, float)) else node.kind}",
+        )
+        return low
+
+    return read
+
+
+def _whole(low: int, high: int) -> Reader:
+    return lambda m, node, where: m.integer(node, where, low, high)
+
+
+def _one_of(known: Any) -> Reader:
+    return lambda m, node, where: m.choice(node, where, known) or next(iter(known))
+
+
+def _steps(m: Mistakes, node: Node, where: str) -> tuple[int, ...]:
+    items = node.value if isinstance(node.value, list) else []
+    steps = tuple(m.integer(item, where, 1, 99) for item in items)
+    if not steps:
+        m.error(node, where, f"{where} must be a list of percentages from 1 to 99")
+    elif list(steps) != sorted(set(steps)):
+        m.error(node, where, f"{where} must grow from step to step", "for example [5, 25, 50]")
+    return steps
+
+
+def _variables(m: Mistakes, node: Node, where: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, m.string(value, f"{where}:{name}")) for name, value in m.mapping(node, where).items())
+
+
+_TEXT: Reader = Mistakes.string
+_SPAN: Reader = Mistakes.span
+_FLAG: Reader = Mistakes.boolean
+_LINES: Reader = Mistakes.strings
+
+_HEALTH: dict[str, Reader] = {
+    "path": _TEXT, "host": _TEXT, "status": _whole(100, 599), "passes": _whole(1, 100), "interval": _SPAN, "deadline": _SPAN,
+}  # fmt: skip
+_STRATEGY: dict[str, Reader] = {
+    "kind": _one_of(STRATEGIES), "steps": _steps, "pause": _SPAN, "analysis": _FLAG, "approvals": _whole(0, 100),
+}  # fmt: skip
+_ANALYSIS: dict[str, Reader] = {
+    "judge": _one_of(JUDGES), "alpha": _number(0.0001, 0.5), "tolerance": _number(1, 100), "acceptable": _number(1, 100), "margin": _number(0, 1),
+    "ceiling": _number(0.0001, 1), "limit": _number(0, 1e9), "window": _SPAN, "no_data": _one_of(NO_DATA),
+}  # fmt: skip
+
+
+def _part(make: Callable[..., Any], readers: dict[str, Reader]) -> Reader:
+    """Return a reader of a mapping with these keys; what is not said keeps its default."""
+
+    def read(m: Mistakes, node: Node, where: str) -> Any:
+        parts = m.mapping(node, where, readers)
+        return make(**{name: readers[name](m, value, f"{where}:{name}") for name, value in parts.items() if name in readers})
+
+    return read
+
+
+_ENVIRONMENT: dict[str, Reader] = {
+    "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _variables,
+    "instances": _whole(1, 64), "port": _whole(1, 65535), "branch": _TEXT, "health": _part(Health, _HEALTH), "strategy": _part(Strategy, _STRATEGY),
+    "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000), "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG,
+}  # fmt: skip
+
+
+def read(text: str, file: str = FILE) -> tuple[tuple[EnvironmentSpec, ...], tuple[Diagnostic, ...]]:
+    """Return the environments that a file declares, and what is wrong with it. With a mistake there are no environments."""
+    m = Mistakes()
+    try:
+        documents = yamltree.read(text, file)
+    except yamltree.YamlMistake as mistake:
+        place = Place(file, mistake.line, mistake.column)
+        return (), (Diagnostic(Severity.ERROR, "yaml", mistake.message, place, mistake.hint),)
+    if len(documents) != 1:
+        return (), (Diagnostic(Severity.ERROR, "delivery", f"{file} must hold one document, with `environments`", Place(file)),)
+    top = m.mapping(documents[0], file, ("environments",))
+    found: list[EnvironmentSpec] = []
+    ports: dict[object, str] = {}
+    if "environments" not in top:
+        m.error(documents[0], "delivery", f"{file} must declare `environments`")
+    for name, node in m.mapping(top["environments"], "environments").items() if "environments" in top else ():
+        where = f'environment "{name}"'
+        parts = m.mapping(node, where, _ENVIRONMENT)
+        for needed, hint in (("command", "what starts one instance; it must listen on 127.0.0.1:$PORT"), ("port", "where people come in")):
+            if isinstance(node.value, dict) and needed not in parts:
+                m.error(node, where, f"{where} must say `{needed}`", hint)
+        values = {key: _ENVIRONMENT[key](m, value, f"{where}: {key}") for key, value in parts.items() if key in _ENVIRONMENT}
+        if values.get("port") in ports and "port" in parts:
+            m.error(parts["port"], where, f"{where}: port {values['port']} is taken by environment {ports[values['port']]!r}")
+        ports[values.get("port")] = name
+        if not m.has_errors:
+            found.append(EnvironmentSpec(name, **values))
+    return (() if m.has_errors else tuple(found)), tuple(m.found)

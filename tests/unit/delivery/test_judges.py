@@ -1,0 +1,113 @@
+"""Judges on simulated traffic: a healthy release is left alone, a bad one is found, and no evidence is never a pass."""
+
+import math
+import random
+
+import pytest
+
+from trunkline.delivery.judges import judge
+from trunkline.delivery.judges.sequential import dispersion
+from trunkline.model.deliveries import Analysis, Outcome, Tick, Verdict
+
+
+def poisson(rng: random.Random, mean: float) -> int:
+    if mean <= 0:
+        return 0
+    if mean > 50:
+        return max(0, round(rng.gauss(mean, math.sqrt(mean))))
+    limit, product, count = math.exp(-mean), rng.random(), 0
+    while product > limit:
+        product *= rng.random()
+        count += 1
+    return count
+
+
+def simulated(
+    seed: int, ticks: int, stable: float, canary: float, rate: float = 500, weight: float = 0.1, noise: float = 0.0
+) -> list[Tick]:
+    """Return ticks of 10 s with `rate` requests each; the shares of bad requests are as given, with gamma noise of that CV."""
+    rng = random.Random(seed)
+    out = []
+    for i in range(ticks):
+        n0, n1 = poisson(rng, rate * (1 - weight)), poisson(rng, rate * weight)
+        f0, f1 = (rng.gammavariate(1 / noise**2, noise**2) if noise else 1.0 for _ in range(2))
+        out.append(Tick(10.0 * (i + 1), n0, min(n0, poisson(rng, n0 * stable * f0)), n1, min(n1, poisson(rng, n1 * canary * f1))))
+    return out
+
+
+def looked_at_every_tick(analysis: Analysis, ticks: list[Tick]) -> Verdict:
+    """Judge after each tick, as a rollout does, and stop at the first failure."""
+    for i in range(1, len(ticks) + 1):
+        verdict = judge(analysis, ticks[:i], 0.0, 1e9, ticks[i - 1].at)
+        if verdict.outcome is Outcome.FAIL:
+            return verdict
+    return verdict
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_healthy_release_is_hardly_ever_taken_back(noise: float) -> None:
+    wrong = sum(
+        looked_at_every_tick(Analysis(), simulated(seed, 60, 0.01, 0.01, noise=noise)).outcome is Outcome.FAIL for seed in range(60)
+    )
+
+    assert wrong <= 6  # alpha is 0.05 of 60; more than 6 has a probability below 0.1 % for a rate of 2 %
+
+
+def test_a_release_that_is_five_times_worse_is_found() -> None:
+    found = [looked_at_every_tick(Analysis(), simulated(seed, 60, 0.01, 0.05)) for seed in range(20)]
+
+    assert all(v.outcome is Outcome.FAIL for v in found)
+    assert all(v.interval[0] <= 5.0 <= v.interval[1] for v in found)
+    assert sum(v.interval[0] > 1.0 for v in found) >= 18
+    assert "x worse" in found[0].sentence
+
+
+def test_an_outage_that_hits_both_is_nobodys_fault() -> None:
+    calm, storm = simulated(1, 20, 0.01, 0.01), simulated(2, 30, 0.2, 0.2)
+
+    assert looked_at_every_tick(Analysis(), calm + storm).outcome is not Outcome.FAIL
+
+
+def test_a_healthy_release_is_accepted_early() -> None:
+    assert judge(Analysis(), simulated(3, 60, 0.001, 0.001), 0.0, 1e9, 600.0).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("name", ["e1", "threshold"])
+def test_no_evidence_is_never_a_pass(name: str) -> None:
+    silent = [Tick(10.0 * i, 500, 5, 0, 0) for i in range(1, 20)]
+
+    verdict = judge(Analysis(judge=name), silent, 0.0, 100.0, 200.0)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_release_that_answers_nothing_well_is_out_at_once_whatever_the_judge() -> None:
+    for name in ("e1", "count", "threshold"):
+        verdict = judge(Analysis(judge=name), [Tick(10.0, 90, 0, 12, 12)], 0.0, 300.0, 10.0)
+        assert (verdict.outcome, verdict.first_bad_at) == (Outcome.FAIL, 10.0)
+
+
+@pytest.mark.parametrize(("bad", "outcome"), [(0, Outcome.PASS), (1, Outcome.FAIL)])
+def test_count_is_the_rule_of_the_script_errors_above_none_roll_back(bad: int, outcome: Outcome) -> None:
+    analysis = Analysis(judge="count", window=300.0)
+    ticks = [Tick(10.0, 900, 9, 100, bad)]
+
+    assert judge(analysis, ticks, 0.0, 300.0, 100.0).outcome is Outcome.RUNNING
+    assert judge(analysis, ticks, 0.0, 300.0, 300.0).outcome is outcome
+
+
+def test_threshold_compares_the_share_of_the_last_window() -> None:
+    analysis = Analysis(judge="threshold", limit=0.02, window=60.0)
+    ticks = [Tick(10.0, 0, 0, 100, 50), Tick(300.0, 0, 0, 100, 2)]
+
+    assert judge(analysis, ticks, 0.0, 300.0, 300.0).outcome is Outcome.PASS
+    assert judge(replace_limit(analysis, 0.01), ticks, 0.0, 300.0, 300.0).outcome is Outcome.FAIL
+
+
+def replace_limit(analysis: Analysis, limit: float) -> Analysis:
+    return Analysis(judge=analysis.judge, limit=limit, window=analysis.window)
+
+
+def test_dispersion_is_one_for_binomials_and_large_for_bursts() -> None:
+    assert dispersion(simulated(4, 200, 0.02, 0.02)) < 1.4
+    assert dispersion(simulated(4, 200, 0.02, 0.02, noise=1.0)) > 3
