@@ -1,0 +1,233 @@
+"""The target `process`: instances of a release are processes of this machine, each supervised, each on a port of its own.
+
+FOLDER/releases/NUMBER/app          the files of the revision
+FOLDER/releases/NUMBER/env          its Python environment
+FOLDER/releases/NUMBER/run/I/       instance I: see kit.supervisor
+FOLDER/current -> releases/NUMBER   which one serves (set by the server when it is promoted)
+"""
+
+import fcntl
+import http.client
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from trunkline.kit import supervisor, trees
+from trunkline.model.deliveries import EnvironmentSpec, Health, Release
+from trunkline.model.errors import OutsideError
+from trunkline.ports.delivery import Instance
+
+PORTS = range(20_000, 30_000)
+_KEPT = ("PATH", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class ProcessTarget:
+    """Implements ports.delivery.DeployTarget."""
+
+    def __init__(self, ports_file: str) -> None:
+        """`ports_file` remembers which port was leased to which instance, for all environments of this machine's server."""
+        self.ports_file = ports_file
+        self.passes: dict[str, int] = {}
+        self.failures: dict[str, int] = {}
+        self.first_asked: dict[str, float] = {}
+
+    def ensure(self, folder: str, spec: EnvironmentSpec, release: Release) -> None:
+        """Start what is missing."""
+        top = f"{folder}/releases/{release.number}"
+        for number in range(spec.instances):
+            run = f"{top}/run/{number}"
+            if supervisor.is_alive(run):
+                continue
+            port = self._lease(run)
+            env = {n: v for n, v in os.environ.items() if n in _KEPT}
+            env |= {"HOME": f"{top}/run", "PORT": str(port), "TRUNKLINE_RELEASE": str(release.number), "TRUNKLINE_INSTANCE": str(number)}
+            env |= {"VIRTUAL_ENV": f"{top}/env", "PATH": f"{top}/env/bin:{env.get('PATH', '/usr/bin:/bin')}", "PYTHONUNBUFFERED": "1"}
+            env |= dict(spec.variables)
+            self._forget(run)
+            supervisor.start(
+                run,
+                ["/bin/bash", "-c", f"exec {spec.command}" if _is_plain(spec.command) else spec.command],
+                env,
+                f"{top}/app",
+                spec.stop_timeout,
+            )
+
+    def observe(self, folder: str, spec: EnvironmentSpec, release: Release) -> Sequence[Instance]:
+        """Ask each instance that runs for its health, once."""
+        found = []
+        for number in range(spec.instances):
+            run = f"{folder}/releases/{release.number}/run/{number}"
+            port = self._ports().get(run, 0)
+            known = supervisor.state(run)
+            status, problem = str(known["status"]), ""
+            if status == "crash loop":
+                problem = f"it crashes again and again: {known['ends']} times within a minute, last exit status {known['exit']}"
+            elif status == "running":
+                problem = self._ask(run, port, int(known["pid"]), spec.health)
+            else:
+                self._forget(run, keep_clock=True)
+            ready = status == "running" and self.passes.get(run, 0) >= spec.health.passes
+            found.append(Instance(number, f"127.0.0.1:{port}", status, ready, problem))
+        return found
+
+    def _ask(self, run: str, port: int, pid: int, health: Health) -> str:
+        """Probe once; return why it will not become ready, once the deadline has passed, or why it is not healthy any more."""
+        began = self.first_asked.setdefault(run, time.monotonic())
+        said = probe(port, health)
+        if not said:
+            self.passes[run] = self.passes.get(run, 0) + 1
+            self.failures[run] = 0
+            return ""
+        self.failures[run] = self.failures.get(run, 0) + 1
+        if self.passes.get(run, 0) >= health.passes:
+            if self.failures[run] < 3:
+                return ""
+            self.passes[run] = 0
+            return f"it was healthy and is not any more: {said}"
+        self.passes[run] = 0
+        if time.monotonic() - began < health.deadline:
+            return ""
+        elsewhere = [p for p in listening(pid) if p != port]
+        if "refused" in said and elsewhere:
+            said = f"it listens on port {elsewhere[0]}, expected {port}: the command must use $PORT"
+        elif "refused" in said:
+            said = f"nothing listens on port {port}"
+        return f"it was not ready after {health.deadline:g} s: {said}"
+
+    def _forget(self, run: str, keep_clock: bool = False) -> None:
+        self.passes.pop(run, None)
+        self.failures.pop(run, None)
+        if not keep_clock:
+            self.first_asked.pop(run, None)
+
+    def remove(self, folder: str, release: Release) -> bool:
+        """Ask all instances to end."""
+        runs = _entries(f"{folder}/releases/{release.number}/run")
+        alive = [run for run in runs if supervisor.is_alive(run)]
+        for run in alive:
+            supervisor.stop(run)
+            self._forget(run)
+        return not alive
+
+    def running(self, folder: str) -> Sequence[int]:
+        """Return the releases with a supervisor."""
+        return [
+            int(os.path.basename(top))
+            for top in _entries(f"{folder}/releases")
+            if os.path.basename(top).isdigit() and any(supervisor.is_alive(run) for run in _entries(f"{top}/run"))
+        ]
+
+    def log(self, folder: str, release: Release, lines: int) -> tuple[str, ...]:
+        """Return the last lines of all instances, one after the other."""
+        out: list[str] = []
+        for run in _entries(f"{folder}/releases/{release.number}/run"):
+            try:
+                with open(f"{run}/log", "rb") as f:
+                    f.seek(max(0, os.fstat(f.fileno()).st_size - 20_000))
+                    out += f.read().decode("utf-8", "replace").splitlines()[-lines:]
+            except OSError:
+                continue
+        return tuple(out[-lines:])
+
+    def forget_release(self, folder: str, number: int) -> None:
+        """Remove a release's files and give its ports back."""
+        top = f"{folder}/releases/{number}"
+        trees.remove(top)
+        self._change_ports(lambda ports: {run: port for run, port in ports.items() if not run.startswith(top + "/")})
+
+    def _ports(self) -> dict[str, int]:
+        try:
+            with open(self.ports_file, encoding="utf-8") as f:
+                known: dict[str, int] = json.load(f)
+                return known
+        except (OSError, ValueError):
+            return {}
+
+    def _lease(self, run: str) -> int:
+        """Return the instance's port: the one it had, else the first that nobody has or uses."""
+        known = self._ports().get(run)
+        if known:
+            return known
+        taken = set(self._ports().values())
+        for port in PORTS:
+            if port not in taken and _is_free(port):
+                self._change_ports(lambda ports, port=port: {**ports, run: port})  # type: ignore[misc]
+                return port
+        raise OutsideError("no port is free", f"all of {PORTS.start} to {PORTS.stop - 1} are in use")
+
+    def _change_ports(self, change: Callable[[dict[str, int]], dict[str, int]]) -> None:
+        with open(self.ports_file + ".lock", "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with open(self.ports_file + ".draft", "w", encoding="utf-8") as f:
+                json.dump(change(self._ports()), f)
+            os.replace(self.ports_file + ".draft", self.ports_file)
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return sorted(entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def _is_plain(command: str) -> bool:
+    """Say whether a command is one program, so that the shell can give its place to it."""
+    return (
+        not any(c in command for c in ";|&\n(){}<>`")
+        and "=" not in command.split(" ", 1)[0]
+        and not command.startswith(("cd ", "exec ", "if ", "for "))
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def probe(port: int, health: Health, timeout: float = 2.0) -> str:
+    """Ask once with the real Host header; return '' if the answer is as it should be, else what came instead."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("GET", health.path, headers={"Host": health.host, "User-Agent": "trunkline-health"})
+        answer = connection.getresponse()
+        head = answer.read(200).decode("utf-8", "replace")
+    except ConnectionRefusedError:
+        return "the connection was refused"
+    except TimeoutError:
+        return f"GET {health.path} did not answer within {timeout:g} s"
+    except (OSError, http.client.HTTPException) as problem:
+        return f"GET {health.path}: {type(problem).__name__}: {problem}"
+    finally:
+        connection.close()
+    if answer.status == health.status:
+        return ""
+    return f"GET {health.path} (Host: {health.host}) answered {answer.status}, expected {health.status}: {head.strip()[:120]}"
+
+
+def listening(leader: int) -> list[int]:
+    """Return the TCP ports on which the processes of a group listen."""
+    sockets = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if os.getpgid(int(entry)) == leader:
+                    for fd in os.listdir(f"/proc/{entry}/fd"):
+                        sockets.add(os.readlink(f"/proc/{entry}/fd/{fd}"))
+            except OSError:
+                continue
+    ports = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as f:
+                rows = [line.split() for line in f][1:]
+        except OSError:
+            continue
+        ports += [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+    return sorted(set(ports))
