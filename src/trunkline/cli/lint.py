@@ -51,6 +51,11 @@ def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
 
     if not os.path.exists(target):
         raise ConfigError(f"there is no {target}", "name a file or a folder")
+    if os.path.basename(target) == "delivery.yml":
+        from trunkline.delivery import spec
+
+        beside = Folder(os.path.abspath(os.path.dirname(target) or "."))
+        return spec.read(beside.read("delivery.yml") or "")[1], beside
     root, name = (target, "") if os.path.isdir(target) else (os.path.dirname(target), os.path.basename(target))
     root = os.path.abspath(root or ".")
     if name:
@@ -68,6 +73,11 @@ def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
         values = resolve((*(compiled.pipeline.variables if compiled.pipeline else ()), *job.variables))
         for place, text in executor.objections(job, values):
             found.append(Diagnostic(Severity.UNSUPPORTED, "executor", f'job "{job.name}": {text}', place))
+    deliver = folder.read("delivery.yml") if os.path.isdir(target) else None
+    if deliver is not None:
+        from trunkline.delivery import spec
+
+        found += spec.read(deliver)[1]
     return tuple(dict.fromkeys(found)), folder
 
 

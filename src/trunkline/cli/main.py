@@ -13,6 +13,14 @@ COMMANDS = {
     "lint": ("trunkline.cli.lint", "check pipeline files and say everything that is wrong, with places"),
     "why": ("trunkline.cli.why", "explain why a job runs, does not run, or waits"),
     "serve": ("trunkline.cli.serve", "start the server: git over HTTP, pages, API, runner"),
+    "deploy": ("trunkline.cli.deploy", "roll a release out to an environment, and watch it"),
+    "rollback": ("trunkline.cli.deploy", "take the last rollout back"),
+    "promote": ("trunkline.cli.deploy", "give a rollout all traffic now"),
+    "abort": ("trunkline.cli.deploy", "stop a rollout: all traffic goes back"),
+    "pause": ("trunkline.cli.deploy", "hold a rollout"),
+    "resume": ("trunkline.cli.deploy", "let a paused rollout go on"),
+    "approve": ("trunkline.cli.deploy", "approve a rollout that waits for it"),
+    "env": ("trunkline.cli.deploy", "show what serves where"),
     "admin": ("trunkline.cli.admin", "set the administrator's password, make API tokens"),
     "demo": ("trunkline.cli.demo", "start a server, push a sample project, watch it turn green"),
 }
@@ -44,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     warnings.simplefilter("ignore", FutureWarning)  # re's thoughts about patterns in somebody's pipeline
     try:
-        code = importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+        module = COMMANDS[words[0]][0]
+        verb = (words[0],) if module == "trunkline.cli.deploy" else ()
+        code = importlib.import_module(module).main(words[1:], *verb)
         sys.stdout.flush()
         return int(code)
     except KeyboardInterrupt:

@@ -35,10 +35,11 @@ def advance(rollout: Rollout, seen: Seen, now: float) -> Rollout:
         return rollout
     if seen.wish == "abort":
         return _back(rollout, RolloutStatus.ABORTED, f"{seen.by or 'somebody'} stopped it", seen, now)
-    if seen.broken:
-        return _back(rollout, RolloutStatus.ROLLED_BACK, seen.broken, seen, now)
-    if seen.verdict is not None and seen.verdict.outcome is Outcome.FAIL:
-        return _back(rollout, RolloutStatus.ROLLED_BACK, seen.verdict.sentence, seen, now)
+    why = seen.broken or (seen.verdict.sentence if seen.verdict is not None and seen.verdict.outcome is Outcome.FAIL else "")
+    if why and (rollout.spec.rollback_safe or not rollout.weight):
+        return _back(rollout, RolloutStatus.ROLLED_BACK, why, seen, now)
+    if why and rollout.status is RolloutStatus.RUNNING:
+        return replace(rollout, status=RolloutStatus.PAUSED, held=f"{why}; it is marked rollback_safe: false, so a person decides")
     if seen.wish == "pause":
         return replace(rollout, status=RolloutStatus.PAUSED, held=f"paused by {seen.by or 'somebody'}")
     if seen.wish == "resume" and rollout.status is RolloutStatus.PAUSED:

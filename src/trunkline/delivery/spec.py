@@ -77,7 +77,7 @@ _FLAG: Reader = Mistakes.boolean
 _LINES: Reader = Mistakes.strings
 
 _HEALTH: dict[str, Reader] = {
-    "path": _TEXT, "host": _TEXT, "status": _whole(100, 599), "passes": _whole(1, 100), "interval": _SPAN, "deadline": _SPAN,
+    "path": _TEXT, "host": _TEXT, "status": _whole(100, 599), "passes": _whole(1, 100), "deadline": _SPAN,
 }  # fmt: skip
 _STRATEGY: dict[str, Reader] = {
     "kind": _one_of(STRATEGIES), "steps": _steps, "pause": _SPAN, "analysis": _FLAG, "approvals": _whole(0, 100),
@@ -100,7 +100,7 @@ def _part(make: Callable[..., Any], readers: dict[str, Reader]) -> Reader:
 
 _ENVIRONMENT: dict[str, Reader] = {
     "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _variables,
-    "instances": _whole(1, 64), "port": _whole(1, 65535), "branch": _TEXT, "health": _part(Health, _HEALTH), "strategy": _part(Strategy, _STRATEGY),
+    "instances": _whole(1, 64), "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH), "strategy": _part(Strategy, _STRATEGY),
     "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000), "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG,
 }  # fmt: skip
 

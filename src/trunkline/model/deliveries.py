@@ -34,7 +34,6 @@ class Health:
     host: str = "localhost"
     status: int = 200
     passes: int = 3
-    interval: float = 0.5
     deadline: float = 60.0
 
 
@@ -77,6 +76,7 @@ class EnvironmentSpec:
     instances: int = 1
     port: int = 0
     branch: str = ""
+    auto: bool = False
     health: Health = field(default_factory=Health)
     strategy: Strategy = field(default_factory=Strategy)
     analysis: Analysis = field(default_factory=Analysis)
@@ -181,6 +181,7 @@ class Rollout:
     status: RolloutStatus = RolloutStatus.RUNNING
     held: str = ""
     by: str = ""
+    approved_by: tuple[str, ...] = ()
     created_at: float = 0.0
     finished_at: float | None = None
     explanation: Explanation | None = None

@@ -4,7 +4,7 @@ Contract of both: every method is idempotent and says what is, not what was aske
 can't do its work raises OutsideError.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from trunkline.kit.record import record
@@ -48,6 +48,10 @@ class DeployTarget(Protocol):
 
     def running(self, folder: str) -> Sequence[int]:
         """Return the numbers of the releases of which something runs."""
+        ...
+
+    def forget(self, folder: str, keep: int, wanted: Collection[int]) -> None:
+        """Remove the files of the oldest releases that are neither wanted nor running, until `keep` are left."""
         ...
 
     def log(self, folder: str, release: Release, lines: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import re
+import time
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
@@ -13,8 +14,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
+from trunkline.delivery.rollout import progress
 from trunkline.kit import trees
 from trunkline.kit.record import replace
+from trunkline.model.deliveries import Rollout, RolloutStatus
 from trunkline.model.errors import ConfigError, Refused
 from trunkline.model.events import Event, EventKind
 from trunkline.model.runs import JobRun, Run
@@ -22,6 +25,7 @@ from trunkline.pipeline.why import explain
 from trunkline.ports.store import RunRow, User
 from trunkline.server import traces
 from trunkline.server.auth import Doorkeeper
+from trunkline.server.deliveries import Deliverer
 from trunkline.server.line import Line
 
 
@@ -101,6 +105,44 @@ def job_out(job: JobRun) -> JobOut:
     )  # fmt: skip
 
 
+class Deploy(BaseModel):
+    """What is to be deployed: a release that exists, else a commit."""
+
+    ref: str = Field("", description="branch, tag or commit; empty: HEAD of the default branch")
+    release: int = Field(0, description="the number of a release that exists")
+
+
+def rollout_out(rollout: Rollout) -> dict[str, Any]:
+    """Return a rollout as the API tells it."""
+    r = rollout
+    return {
+        "id": r.id, "environment": r.environment, "release": r.release.number, "sha": r.release.sha, "title": r.release.title,
+        "previous": r.previous.number if r.previous else None, "status": r.status.value, "weight": r.weight, "progress": progress(r, time.time()),
+        "held": r.held, "by": r.by, "approved_by": list(r.approved_by), "created_at": r.created_at, "finished_at": r.finished_at,
+        "strategy": r.spec.strategy.kind, "phase": r.at, "port": r.spec.port,
+        "phases": [{"kind": p.kind.value, "weight": p.weight, "seconds": p.seconds} for p in r.phases],
+        "explanation": None if r.explanation is None else {n: getattr(r.explanation, n) for n in r.explanation._fields},  # type: ignore[attr-defined]
+    }  # fmt: skip
+
+
+def environment_out(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an environment as the API tells it: what serves, what is under way, the last rollouts."""
+    history: list[Rollout] = state["history"]
+    verdict = state["verdict"]
+    serving = next((r for r in reversed(history) if r.status is RolloutStatus.PROMOTED), None)
+    return {
+        "name": state["name"],
+        "release": serving.release.number if serving else None,
+        "port": history[-1].spec.port if history else None,
+        "weights": {str(n): w for n, w in state["weights"].items()},
+        "instances": {str(n): [{"number": i.number, "address": i.address, "status": i.status, "ready": i.ready, "problem": i.problem} for i in found]
+                      for n, found in state["instances"].items()},
+        "problem": state["problem"],
+        "judge": verdict.sentence if verdict else "",
+        "rollouts": [rollout_out(r) for r in reversed(history[-20:])],
+    }  # fmt: skip
+
+
 def row_out(row: RunRow) -> dict[str, Any]:
     """Return a row of a list as plain values."""
     return {name: getattr(row, name) for name in row._fields}  # type: ignore[attr-defined]
@@ -109,8 +151,8 @@ def row_out(row: RunRow) -> dict[str, Any]:
 class Desk:
     """What the API and the pages look things up with. Its methods block: call them from a thread."""
 
-    def __init__(self, line: Line, doorkeeper: Doorkeeper) -> None:
-        self.line, self.doorkeeper, self.store = line, doorkeeper, line.store
+    def __init__(self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer) -> None:
+        self.line, self.doorkeeper, self.store, self.deliverer = line, doorkeeper, line.store, deliverer
 
     def run(self, project: str, number: int) -> Run:
         """Return a run; raises NotFound."""
@@ -218,6 +260,31 @@ def router(desk: Desk) -> APIRouter:
     def act_on_run(run_id: int, action: Literal["cancel", "retry"]) -> RunOut:
         """Cancel a run, or retry its failed jobs."""
         return run_out(desk.line.cancel(run_id) if action == "cancel" else desk.line.retry_failed(run_id))
+
+    @api.get("/projects/{path:path}/environments", tags=["delivery"])
+    def environments(path: str) -> dict[str, Any]:
+        """Return a project's environments: what serves, what is under way, the last rollouts with their explanations."""
+        return {"environments": [environment_out(e) for e in desk.deliverer.state(path)]}
+
+    @api.post("/projects/{path:path}/environments/{name}/deploy", status_code=201, tags=["delivery"])
+    def deploy(path: str, name: str, body: Deploy, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Begin a rollout."""
+        return rollout_out(desk.deliverer.open(path, name, body.ref, body.release, user.name))
+
+    @api.post("/projects/{path:path}/environments/{name}/rollback", status_code=201, tags=["delivery"])
+    def rollback(path: str, name: str, body: Deploy, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Take back what is under way, else return to the release before."""
+        return rollout_out(desk.deliverer.rollback(path, name, body.release, user.name))
+
+    @api.post("/projects/{path:path}/environments/{name}/{wish}", tags=["delivery"])
+    def wish(
+        path: str,
+        name: str,
+        wish: Literal["promote", "abort", "pause", "resume", "approve"],
+        user: User = Depends(caller),  # noqa: B008
+    ) -> dict[str, Any]:
+        """Tell the rollout that is under way what is wanted."""
+        return rollout_out(desk.deliverer.wish(path, name, wish, user.name))
 
     @api.get("/jobs/{job_id}", tags=["jobs"])
     def job(job_id: int) -> JobOut:

@@ -20,8 +20,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline import __version__
+from trunkline.adapters.deploy_targets.process import ProcessTarget
 from trunkline.adapters.executors.host import OWNER, HostExecutor, find_bubblewrap, python_version
 from trunkline.adapters.stores.sql import SqlStore
+from trunkline.adapters.traffic_routers.haproxy import HaproxyRouter
 from trunkline.execution import caches
 from trunkline.execution.environments import Environments
 from trunkline.execution.work import Folders, Workshop
@@ -30,8 +32,11 @@ from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runs import Status
+from trunkline.ports.delivery import DeployTarget, TrafficRouter
 from trunkline.server.api import Desk, error_response, router
 from trunkline.server.auth import LOOPBACK, Doorkeeper
+from trunkline.server.builds import builder
+from trunkline.server.deliveries import Deliverer
 from trunkline.server.git import GitDoor
 from trunkline.server.hub import Hub
 from trunkline.server.line import JobRunner, Line
@@ -62,8 +67,12 @@ class House:
         self.shop = self._workshop()
         self.pool = make_runner(self.shop, settings.slots or os.cpu_count() or 1)
         self.line = Line(self.store, self.repositories, self.pool, self.hub, self.data, settings.base_url, settings.job_timeout)
+        targets: dict[str, DeployTarget] = {"process": ProcessTarget(f"{self.data}/ports.json")}
+        routers: dict[str, TrafficRouter] = {"haproxy": HaproxyRouter()}
+        self.deliverer = Deliverer(self.store, self.repositories, self.hub, self.data, targets, routers, builder(self.shop))
+        self.line.on_green = self.deliverer.green
         self.doorkeeper = Doorkeeper(self.store)
-        self.desk = Desk(self.line, self.doorkeeper)
+        self.desk = Desk(self.line, self.doorkeeper, self.deliverer)
 
     def _only_one(self) -> int:
         lock = os.open(f"{self.data}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -117,7 +126,8 @@ class House:
         Environments(f"{self.data}/environments", None).evict(self.settings.environments_size)
 
     def close(self) -> None:
-        """Stop jobs, write what is to be written."""
+        """Stop jobs, write what is to be written. What was deployed goes on serving."""
+        self.deliverer.close()
         self.pool.close()
         self.store.close()
         os.close(self.lock)
@@ -154,6 +164,7 @@ def create_app(house: House) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         house.hub.loop = asyncio.get_running_loop()
         interrupted = await asyncio.to_thread(house.line.recover)
+        await asyncio.to_thread(house.deliverer.start)
         if interrupted:
             log.info("jobs were interrupted by the last stop", count=interrupted)
         ticking = asyncio.create_task(_tick(house))

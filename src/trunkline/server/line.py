@@ -68,6 +68,7 @@ class Line:
     ) -> None:
         self.store, self.repositories, self.pool, self.hub = store, repositories, pool, hub
         self.data, self.url, self.job_timeout = data, url, job_timeout
+        self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
@@ -278,6 +279,8 @@ class Line:
             self.hub.publish(f"trace:{job_id}", {"job": job_id, "ended": True})
             if run.status.is_final:
                 log.info("run ended", project=run.project, run=run.number, status=run.status.value)
+                if run.status is Status.PASSED:
+                    self.on_green(run)
 
     def _run(self, run_id: int) -> Run:
         run = self.active.get(run_id) or self.store.read(lambda tx: tx.load_run(run_id))

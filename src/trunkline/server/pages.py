@@ -21,8 +21,8 @@ from trunkline.model.errors import ConfigError, Refused, TrunklineError
 from trunkline.model.runs import JobRun, Run, Status
 from trunkline.pipeline.why import explain
 from trunkline.ports.store import User
-from trunkline.server import graph, traces
-from trunkline.server.api import Desk, NotFound, Unauthorised
+from trunkline.server import charts, graph, traces
+from trunkline.server.api import Desk, NotFound, Unauthorised, environment_out
 from trunkline.server.auth import COOKIE, CSRF_COOKIE, SESSION_SECONDS, check_csrf
 
 HERE = Path(__file__).parent
@@ -34,7 +34,11 @@ def _ago(at: float | None) -> str:
     if at is None:
         return ""
     seconds = max(0.0, time.time() - at)
-    return "just now" if seconds < 5 else f"{duration(round(seconds)) if seconds < 86400 else plural(int(seconds // 86400), 'day')} ago"
+    return (
+        "just now"
+        if seconds < 5
+        else f"{f'{seconds:.0f} s' if seconds < 60 else duration(seconds) if seconds < 86400 else plural(int(seconds // 86400), 'day')} ago"
+    )
 
 
 def _took(thing: Any) -> str:
@@ -79,6 +83,7 @@ class Pages:
             Route(project + "/runs/{number:int}/tests", page(self.tests)),
             Route(project + "/runs/{number:int}/{action}", form(self.act_on_run), methods=["POST"]),
             Route(project + "/start", form(self.start), methods=["POST"]),
+            Route(project + "/environments/{environment}/{action}", form(self.act_on_environment), methods=["POST"]),
             Route(project + "/environments", page(self.environments)),
             Route(project, page(self.project)),
         ]
@@ -204,7 +209,43 @@ class Pages:
         """What was deployed where, newest first."""
         path = self._path(request)
         rows = self.desk.store.read(lambda tx: tx.deployments(path))
-        return self._render(request, "environments.html", path=path, rows=rows)
+        shown = []
+        for state in self.desk.deliverer.state(path):
+            plain = environment_out(state)
+            history = {r.id: r for r in state["history"]}
+            under_way = next((r for r in plain["rollouts"] if not r["finished_at"]), None)
+            for row in plain["rollouts"]:
+                rollout = history[row["id"]]
+                for phase, drawn in zip(rollout.phases, row["phases"], strict=True):
+                    drawn["label"] = charts.label(phase)
+                row["colour"] = {"promoted": "passed", "rolled_back": "failed", "aborted": "failed", "paused": "manual"}.get(
+                    row["status"], row["status"]
+                )
+                row["chart"] = charts.traffic(self.desk.deliverer.ticks(rollout))
+            plain["actions"] = []
+            if under_way is not None:
+                paused = under_way["status"] == "paused"
+                plain["actions"] = [
+                    ("resume" if paused else "pause", "Go on" if paused else "Pause"),
+                    ("promote", "Promote"),
+                    ("abort", "Abort"),
+                ]
+                if any(p["kind"] == "approve" for p in under_way["phases"][under_way["phase"] :]):
+                    plain["actions"].insert(0, ("approve", "Approve"))
+            elif sum(r["status"] == "promoted" for r in plain["rollouts"]) > 1:
+                plain["actions"] = [("rollback", "Roll back")]
+            shown.append(plain)
+        return self._render(request, "environments.html", path=path, rows=rows, environments=shown)
+
+    def act_on_environment(self, request: Request, fields: dict[str, str]) -> Response:
+        """Roll back, promote, abort, pause, resume, approve."""
+        path, name, action = self._path(request), request.path_params["environment"], request.path_params["action"]
+        user = request.state.user.name
+        if action == "rollback":
+            self.desk.deliverer.rollback(path, name, by=user)
+        else:
+            self.desk.deliverer.wish(path, name, action, user)
+        return RedirectResponse(f"/{path}/environments", 303)
 
     def run(self, request: Request) -> Response:
         """One run: graph, jobs, mistakes."""

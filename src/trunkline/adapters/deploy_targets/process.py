@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from trunkline.kit import supervisor, trees
 from trunkline.model.deliveries import EnvironmentSpec, Health, Release
@@ -131,11 +131,15 @@ class ProcessTarget:
                 continue
         return tuple(out[-lines:])
 
-    def forget_release(self, folder: str, number: int) -> None:
-        """Remove a release's files and give its ports back."""
-        top = f"{folder}/releases/{number}"
-        trees.remove(top)
-        self._change_ports(lambda ports: {run: port for run, port in ports.items() if not run.startswith(top + "/")})
+    def forget(self, folder: str, keep: int, wanted: Collection[int]) -> None:
+        """Remove the oldest releases' files and give their ports back."""
+        there = sorted(int(os.path.basename(top)) for top in _entries(f"{folder}/releases") if os.path.basename(top).isdigit())
+        busy = {*wanted, *self.running(folder)}
+        for number in there[: max(0, len(there) - keep)]:
+            if number not in busy:
+                top = f"{folder}/releases/{number}/"
+                trees.remove(top.rstrip("/"))
+                self._change_ports(lambda ports, top=top: {run: port for run, port in ports.items() if not run.startswith(top)})  # type: ignore[misc]
 
     def _ports(self) -> dict[str, int]:
         try:

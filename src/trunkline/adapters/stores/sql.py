@@ -34,6 +34,8 @@ from sqlalchemy.pool import QueuePool
 
 from trunkline.adapters.stores import tables as t
 from trunkline.kit.codec import from_plain, to_plain
+from trunkline.kit.record import replace
+from trunkline.model.deliveries import Release, Rollout
 from trunkline.model.errors import OutsideError
 from trunkline.model.events import Event
 from trunkline.model.pipelines import AllowFailure, Job, When
@@ -41,7 +43,7 @@ from trunkline.model.runs import Decision, Fact, JobRun, Reason, Run, Status
 from trunkline.ports.store import Project, RunRow, Transaction, User
 
 T = TypeVar("T")
-HEAD = "0001"
+HEAD = "0002"
 
 
 def _packed(value: object) -> bytes:
@@ -125,8 +127,6 @@ class SqlTransaction:
         rows = [{"id": top + i, "run_id": run_id, **_job_columns(j), "definition": _definition(j)} for i, j in enumerate(run.jobs, 1)]
         if rows:
             self.c.execute(_ADD_JOB, rows)
-        from trunkline.kit.record import replace
-
         saved = replace(run, id=run_id, number=number, jobs=tuple(replace(j, id=top + i) for i, j in enumerate(run.jobs, 1)))
         self._add_facts(run_id, facts, run.created_at)
         return saved
@@ -221,6 +221,31 @@ class SqlTransaction:
         return [
             dict(r) for r in self.c.execute(select(t.attempts).where(t.attempts.c.job_id == job).order_by(t.attempts.c.number)).mappings()
         ]
+
+    def add_release(self, release: Release) -> Release:
+        top = self.c.execute(select(func.max(t.releases.c.number)).where(t.releases.c.project == release.project)).scalar() or 0
+        made = replace(release, number=top + 1)
+        row = {"project": made.project, "number": made.number, "sha": made.sha, "body": to_plain(made)}
+        done = self.c.execute(insert(t.releases).values(**row))
+        return replace(made, id=cast(tuple[int], done.inserted_primary_key)[0])
+
+    def releases(self, project: str) -> list[Release]:
+        rows = self.c.execute(select(t.releases).where(t.releases.c.project == project).order_by(t.releases.c.number)).mappings()
+        return [replace(from_plain(Release, row["body"]), id=row["id"]) for row in rows]
+
+    def add_rollout(self, rollout: Rollout) -> Rollout:
+        row = {"project": rollout.project, "environment": rollout.environment, "status": rollout.status.value, "body": to_plain(rollout)}
+        done = self.c.execute(insert(t.rollouts).values(**row))
+        return replace(rollout, id=cast(tuple[int], done.inserted_primary_key)[0])
+
+    def save_rollout(self, rollout: Rollout) -> None:
+        values = {"status": rollout.status.value, "body": to_plain(rollout)}
+        self.c.execute(update(t.rollouts).where(t.rollouts.c.id == rollout.id).values(**values))
+
+    def rollouts(self, project: str | None = None) -> list[Rollout]:
+        query = select(t.rollouts).order_by(t.rollouts.c.id)
+        rows = self.c.execute(query if project is None else query.where(t.rollouts.c.project == project)).mappings()
+        return [replace(from_plain(Rollout, row["body"]), id=row["id"]) for row in rows]
 
     def facts(self, run: int) -> list[Fact]:
         rows = self.c.execute(select(t.facts).where(t.facts.c.run_id == run).order_by(t.facts.c.id)).mappings()

@@ -136,6 +136,24 @@ deployments = Table(
     Column("status", String(20), nullable=False),
     Column("created_at", Float, nullable=False),
 )
+releases = Table(
+    "releases",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project", String(255), nullable=False, index=True),
+    Column("number", Integer, nullable=False),
+    Column("sha", String(64), nullable=False),
+    Column("body", JSON, nullable=False),
+)
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project", String(255), nullable=False, index=True),
+    Column("environment", String(255), nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("body", JSON, nullable=False),
+)
 facts = Table(
     "facts",
     metadata,

@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,12 @@ class HaproxyRouter:
         self._save(folder, slots)
         argv = [self.find(), "-db", "-f", f"{run}/haproxy.cfg"]
         supervisor.start(run, argv, {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}, run, 5.0)
+        for _ in range(100):
+            with contextlib.suppress(OutsideError):
+                self._tell(folder, "show info")
+                return
+            time.sleep(0.02)
+        raise OutsideError(f"haproxy does not start: {_last_alert(run)}", f"see {run}/log")
 
     def set_weights(self, folder: str, shares: Mapping[int, tuple[int, Sequence[str]]]) -> None:
         """Give each ready instance its part: raise first, then lower, so that no moment is without a server."""
@@ -236,6 +243,16 @@ def _connections() -> int:
     """Return how many connections fit: each takes two of the open files that this machine allows."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return 10_000 if most == resource.RLIM_INFINITY else max(100, min(10_000, (most - 100) // 2))
+
+
+def _last_alert(run: str) -> str:
+    """Return the last complaint in HAProxy's log."""
+    try:
+        with open(f"{run}/log", encoding="utf-8", errors="replace") as f:
+            alerts = [line.strip() for line in f if "[ALERT]" in line]
+    except OSError:
+        alerts = []
+    return alerts[-1].partition(" : ")[2] if alerts else "it says nothing"
 
 
 def _socket(folder: str) -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from trunkline.kit.record import replace
+from trunkline.model.deliveries import EnvironmentSpec, Explanation, Phase, PhaseKind, Release, Rollout, RolloutStatus
 from trunkline.model.errors import TrunklineError
 from trunkline.model.runs import Fact, Status
 from trunkline.ports.store import Project, Store, Transaction
@@ -79,3 +80,21 @@ class StoreContract:
         store.write(lambda tx: tx.save_dotenv(run.job("a").id, (("URL", "x"),)))
 
         assert store.read(lambda tx: tx.dotenv(run.id)) == {"a": (("URL", "x"),)}
+
+    def test_releases_are_numbered_by_project_and_rollouts_come_back_as_they_were(self, store: Store) -> None:
+        one = store.write(lambda tx: tx.add_release(Release(0, "g/p", 0, "a" * 40, "First")))
+        two = store.write(lambda tx: tx.add_release(Release(0, "g/p", 0, "b" * 40, "Second")))
+        other = store.write(lambda tx: tx.add_release(Release(0, "g/other", 0, "c" * 40)))
+        spec = EnvironmentSpec("production", "serve", install=("pip install x",), variables=(("A", "b"),), port=80)
+        rollout = Rollout(
+            0, "g/p", "production", two, one, spec, (Phase(PhaseKind.SET_WEIGHT, 10), Phase(PhaseKind.PROMOTE)), approved_by=("Ada",)
+        )
+
+        rollout = store.write(lambda tx: tx.add_rollout(rollout))
+        ended = replace(rollout, status=RolloutStatus.ROLLED_BACK, explanation=Explanation("why", commits=("a",), hurt=3), finished_at=5.0)
+        store.write(lambda tx: tx.save_rollout(ended))
+
+        assert [(r.number, r.title) for r in store.read(lambda tx: tx.releases("g/p"))] == [(1, "First"), (2, "Second")]
+        assert other.number == 1
+        assert store.read(lambda tx: tx.rollouts("g/p")) == [ended]
+        assert store.read(lambda tx: tx.rollouts()) == [ended]

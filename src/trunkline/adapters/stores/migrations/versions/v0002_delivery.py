@@ -1,0 +1,13 @@
+"""Releases and rollouts."""
+
+from alembic import op
+
+from trunkline.adapters.stores.tables import metadata
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Create what is missing."""
+    metadata.create_all(op.get_bind())

@@ -1,0 +1,164 @@
+"""`trunkline deploy`, `rollback`, `promote`, `abort`, `pause`, `resume`, `approve`, `env`: delivery, asked of a server."""
+
+import argparse
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from trunkline.cli import show
+from trunkline.kit import processes
+from trunkline.kit.words import duration
+from trunkline.model.errors import ConfigError, OutsideError, Refused
+
+ABOUT = {
+    "deploy": "Roll a commit, or a release that exists, out to an environment of delivery.yml, and watch it.",
+    "rollback": "Take back the rollout that is under way; without one, return to the release before.",
+    "promote": "Give the rollout that is under way all traffic now.",
+    "abort": "Stop the rollout that is under way: all traffic goes back.",
+    "pause": "Hold the rollout that is under way at its share of the traffic.",
+    "resume": "Let a paused rollout go on.",
+    "approve": "Approve the rollout that waits for it (not for the author of the change).",
+    "env": "Show what serves where, and what is under way.",
+}
+
+
+def parser(verb: str) -> argparse.ArgumentParser:
+    """Return the options of one verb."""
+    p = argparse.ArgumentParser(
+        prog=f"trunkline {verb}",
+        description=ABOUT[verb],
+        epilog="Exit status: 0 done, 1 the release was taken back, 2 wrong input, 3 the server can't be reached, 4 refused, 5 it waits for somebody.",
+    )
+    p.add_argument("environment", metavar="ENV", nargs="?" if verb == "env" else None, help="the environment's name")
+    if verb in ("deploy", "rollback"):
+        p.add_argument("--release", type=int, default=0, metavar="N", help="a release that exists")
+    if verb == "deploy":
+        p.add_argument("--ref", default="", help="branch, tag or commit (default: HEAD of the default branch on the server)")
+        p.add_argument("--detach", action="store_true", help="do not watch")
+    p.add_argument(
+        "--server", default=os.environ.get("TRUNKLINE_SERVER", ""), metavar="URL", help="the server (default: where the remote leads)"
+    )
+    p.add_argument("--project", default="", metavar="GROUP/NAME", help="the project (default: where the remote leads)")
+    p.add_argument("--remote", default="origin", help="the git remote that is the server (default: origin)")
+    p.add_argument("--token", default=os.environ.get("TRUNKLINE_TOKEN", ""), help="API token (default: TRUNKLINE_TOKEN)")
+    p.add_argument("--json", action="store_true", help="print what the server answers")
+    return p
+
+
+class Remote:
+    """A server and one project on it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.server, self.project, self.token = options.server.rstrip("/"), options.project, options.token
+        if self.server and not self.server.startswith(("http://", "https://")):
+            raise ConfigError(f"--server {self.server!r} is no address", "for example http://127.0.0.1:8910")
+        if not self.server or not self.project:
+            code, told = processes.output(["git", "remote", "get-url", options.remote])
+            url = urllib.parse.urlsplit(told.decode().strip()) if code == 0 else urllib.parse.urlsplit("")
+            if url.scheme not in ("http", "https"):
+                raise ConfigError(
+                    f"the remote {options.remote!r} is no Trunkline server", "say --server URL --project GROUP/NAME, or --remote NAME"
+                )
+            self.server = self.server or f"{url.scheme}://{url.hostname}" + (f":{url.port}" if url.port else "")
+            self.project = self.project or url.path.strip("/").removesuffix(".git")
+            self.token = self.token or url.password or ""
+
+    def ask(self, path: str, body: object = None) -> Any:
+        """Ask; raises one of our errors with what the server said."""
+        request = urllib.request.Request(  # noqa: S310 - http or https: checked above, or said on the command line
+            f"{self.server}/api/v1/projects/{self.project}/{path}"
+        )
+        if body is not None:
+            request.data = json.dumps(body).encode()
+        request.add_header("Content-Type", "application/json")
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310
+                return json.load(reply)
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                try:
+                    told = json.load(refusal)
+                except ValueError:
+                    told = {"error": f"the server answered {refusal.code}"}
+            kind = Refused if refusal.code in (401, 403) else ConfigError
+            raise kind(str(told.get("error") or told.get("detail")), str(told.get("hint", ""))) from None
+        except OSError as problem:
+            raise OutsideError(f"{self.server} can't be reached: {getattr(problem, 'reason', problem)}", "is the server running?") from None
+
+
+def main(arguments: list[str], verb: str = "deploy") -> int:
+    """Run one verb."""
+    options = parser(verb).parse_args(arguments)
+    remote = Remote(options)
+    if verb == "env":
+        return _show(remote, options)
+    body = {"release": getattr(options, "release", 0), "ref": getattr(options, "ref", "")}
+    rollout = remote.ask(f"environments/{urllib.parse.quote(options.environment, safe='')}/{verb}", body)
+    if options.json and (verb != "deploy" or options.detach):
+        print(json.dumps(rollout, indent=1))
+    if verb in ("deploy", "rollback", "promote", "abort") and not getattr(options, "detach", False):
+        rollout = _watch(remote, options, rollout)
+        if options.json:
+            print(json.dumps(rollout, indent=1))
+        if rollout["status"] == "paused":
+            return 5
+        return 1 if rollout["status"] == "rolled_back" or (rollout["status"] == "aborted" and verb == "deploy") else 0
+    if not options.json:
+        print(f"{options.environment}: {rollout['progress']}")
+    return 0
+
+
+def _watch(remote: Remote, options: argparse.Namespace, rollout: dict[str, Any]) -> dict[str, Any]:
+    paint = show.painter(show.has_colour(sys.stdout))
+    said = ""
+    while True:
+        found = next(e for e in remote.ask("environments")["environments"] if e["name"] == options.environment)
+        now: dict[str, Any] = next((r for r in found["rollouts"] if r["id"] == rollout["id"]), rollout)
+        words = f"release {now['release']} to {options.environment}: {now['progress'].split(' (')[0].split(', watched')[0]}"
+        if words != said and not options.json:
+            print(words + (f"\n  {paint(found['judge'], '2')}" if found["judge"] else ""), flush=True)
+        said = words
+        if now["finished_at"] or now["status"] == "paused":
+            if not options.json:
+                _explain(now, paint)
+            return now
+        time.sleep(0.3)
+
+
+def _explain(rollout: dict[str, Any], paint: show.Paint) -> None:
+    told = rollout["explanation"]
+    if rollout["status"] == "paused":
+        print(paint(f"paused: {rollout['held']}", "33;1") + "\n  trunkline promote, resume or abort decides")
+    elif rollout["status"] == "promoted":
+        print(paint(told["what"], "32;1") + (f"\n  {told['evidence']}" if told["evidence"] else ""))
+    elif told:
+        print(paint(told["what"], "31;1"))
+        print(f"  {told['action']}, after {duration(told['took'])}; {told['hurt']} requests were hurt")
+        for commit in told["commits"]:
+            print(f"  commit {commit}")
+        for line in told["log"][-8:]:
+            print(paint(f"  | {line}", "2"))
+        if told["next"]:
+            print(f"  next: {told['next']}")
+
+
+def _show(remote: Remote, options: argparse.Namespace) -> int:
+    found = [e for e in remote.ask("environments")["environments"] if options.environment in (None, e["name"])]
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    if not found:
+        print("nothing has been deployed yet: trunkline deploy ENV")
+    for e in found:
+        shares = ", ".join(f"release {n} {w} %" for n, w in e["weights"].items() if w) or "nothing serves"
+        print(f"{e['name']}: {shares}" + (f"  (port {e['port']})" if e["port"] else ""))
+        for r in e["rollouts"][:5]:
+            print(f"  release {r['release']}: {r['progress']}")
+    return 0

@@ -1,0 +1,288 @@
+"""Delivery on one host, with real processes, a real HAProxy and real traffic: forward, back, and through every accident."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import git
+from tests.e2e.conftest import Server, project
+
+HAPROXY = shutil.which("haproxy") or ("/usr/sbin/haproxy" if os.access("/usr/sbin/haproxy", os.X_OK) else "")
+pytestmark = [pytest.mark.real, pytest.mark.skipif(not HAPROXY, reason="no HAProxy on this machine: apt install haproxy")]
+
+APP = """
+import os, random, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+{before}
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    def do_GET(self):
+        bad = {bad}
+        body = os.environ["TRUNKLINE_RELEASE"].encode()
+        self.send_response(500 if bad else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        if bad:
+            print("ERROR: it broke at", self.path, flush=True)
+    def log_message(self, *_):
+        pass
+ThreadingHTTPServer(("127.0.0.1", {port}), Handler).serve_forever()
+"""
+
+
+class Site:
+    """A project that is delivered, and the people who use it."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server = server
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = project(folder, "job: {script: ['true']}\n")
+        self.answers: Counter[str] = Counter()
+        self.stopping = threading.Event()
+        self.people: list[threading.Thread] = []
+
+    def declare(self, **more: Any) -> None:
+        """Write delivery.yml."""
+        spec = {
+            "command": "exec python3 app.py", "port": self.port, "health": {"path": "/health", "deadline": "3s"}, "stop_timeout": "2s", "drain": "2s",
+            "strategy": {"kind": "canary", "steps": [20, 50], "pause": "30s"}, "analysis": {"judge": "e1", "margin": 0.05}, **more,
+        }  # fmt: skip
+        (self.folder / "delivery.yml").write_text(json.dumps({"environments": {"production": spec}}))
+
+    def version(self, title: str, bad: str = "False", before: str = "", port: str = 'int(os.environ["PORT"])') -> None:
+        """Commit a version and push it."""
+        (self.folder / "app.py").write_text(APP.format(bad=bad, before=before, port=port))
+        git(self.folder, "add", "--all")
+        git(self.folder, "commit", "--quiet", "--allow-empty", "--message", title)
+        self.server.push(self.folder)
+
+    def ask(self, what: str, **body: Any) -> dict[str, Any]:
+        """Ask for something; return the rollout."""
+        status, told, _ = self.server.request("POST", f"/api/v1/projects/team/project/environments/production/{what}", body)
+        assert status in (200, 201), told
+        found: dict[str, Any] = json.loads(told)
+        return found
+
+    def environment(self) -> dict[str, Any]:
+        """Return what there is to say about production."""
+        found: dict[str, Any] = self.server.get("/api/v1/projects/team/project/environments")["environments"][0]
+        return found
+
+    def until(self, rollout: dict[str, Any], *states: str, seconds: float = 60) -> dict[str, Any]:
+        """Wait until a rollout is in one of these states."""
+        for _ in range(int(seconds / 0.1)):
+            with contextlib.suppress(OSError):
+                now: dict[str, Any] = next(r for r in self.environment()["rollouts"] if r["id"] == rollout["id"])
+                if now["status"] in states:
+                    return now
+            time.sleep(0.1)
+        raise AssertionError(f"not {states}: {self.environment()}")
+
+    def deployed(self, title: str, **how: Any) -> dict[str, Any]:
+        """Push a version and roll it out to the end."""
+        self.version(title, **how)
+        return self.until(self.ask("deploy"), "promoted", "rolled_back", "aborted", "paused")
+
+    def visit(self, count: int = 4) -> None:
+        """Let people come, until the test ends."""
+
+        def come() -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            while not self.stopping.is_set():
+                try:
+                    connection.request("GET", "/")
+                    reply = connection.getresponse()
+                    self.answers[f"{reply.status} {reply.read().decode()[:1]}"] += 1
+                except (OSError, http.client.HTTPException) as problem:
+                    self.answers[type(problem).__name__] += 1
+                    connection.close()
+                time.sleep(0.005)
+            connection.close()
+
+        self.people = [threading.Thread(target=come, daemon=True) for _ in range(count)]
+        for person in self.people:
+            person.start()
+
+    def leave(self) -> None:
+        """Let people go."""
+        self.stopping.set()
+        for person in self.people:
+            person.join(12)
+
+    def remove(self) -> None:
+        """Stop what was deployed: it outlives the server, and a server that runs would start it again."""
+        self.leave()
+        if self.server.process is not None and self.server.process.poll() is None:
+            self.server.stop()
+        for lock in (self.server.data / "delivery").rglob("lock"):
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(lock.read_text()), signal.SIGTERM)
+        for _ in range(100):
+            if not subprocess.run(["pgrep", "-f", str(self.server.data / "delivery")], capture_output=True).stdout:
+                return
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def site(server: Server, tmp_path: Path) -> Iterator[Site]:
+    """A site with a first release."""
+    made = Site(server, tmp_path / "site")
+    made.declare()
+    try:
+        assert made.deployed("One")["status"] == "promoted"
+        yield made
+    finally:
+        made.remove()
+
+
+def test_a_good_release_walks_to_all_traffic_and_a_bad_one_is_taken_back(site: Site) -> None:
+    site.visit()
+    good = site.deployed("Two")
+    assert good["status"] == "promoted"
+
+    bad = site.deployed("Three", bad='self.path != "/health" and random.random() < 0.4')
+
+    assert bad["status"] == "rolled_back"
+    told = bad["explanation"]
+    assert "x worse" in told["what"] or "requests failed" in told["what"]
+    assert told["action"] == "all traffic is back on release 2"
+    assert told["hurt"] > 0
+    assert any("Three" in commit for commit in told["commits"])
+    assert any("it broke at /" in line for line in told["log"])
+    time.sleep(0.5)
+    before = site.answers["500 3"]
+    time.sleep(1)
+    site.leave()
+    assert site.answers["500 3"] == before
+    assert {a for a in site.answers if not a.startswith("200 ")} == {"500 3"}
+    page = site.server.request("GET", "/team/project/environments")[1].decode()
+    assert "all traffic is back on release 2" in page
+    assert 'aria-label="Phases"' in page
+
+
+def test_going_back_to_a_warm_release_takes_no_start(site: Site) -> None:
+    site.visit()
+    assert site.deployed("Two")["status"] == "promoted"
+
+    back = site.ask("rollback")
+
+    assert (back["status"], back["release"]) == ("promoted", 1)
+    assert [p["kind"] for p in back["phases"]] == ["promote"]
+    time.sleep(0.3)
+    before = site.answers["200 2"]
+    time.sleep(0.7)
+    site.leave()
+    assert site.answers["200 2"] == before
+    assert set(site.answers) == {"200 1", "200 2"}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"port": '__import__("random").randrange(31000, 32000)'}, "it listens on port 31"),
+        ({"before": "time.sleep(600)"}, "nothing listens on port"),
+        ({"bad": "True"}, "answered 500, expected 200"),
+        ({"before": "sys.exit('no settings')"}, "it crashes again and again"),
+    ],
+)
+def test_a_release_that_does_not_become_ready_never_gets_traffic_and_says_why(site: Site, how: dict[str, str], said: str) -> None:
+    site.visit(2)
+
+    broken = site.deployed("Broken", **how)
+
+    assert broken["status"] == "rolled_back"
+    assert said in broken["explanation"]["what"]
+    site.leave()
+    assert set(site.answers) == {"200 1"}
+
+
+def test_install_commands_that_fail_are_said_with_their_last_words(site: Site) -> None:
+    site.declare(install=["echo preparing", "echo no such thing >&2; exit 7"])
+
+    broken = site.deployed("Broken")
+
+    assert broken["status"] == "rolled_back"
+    assert "exit status 7: " in broken["explanation"]["what"]
+    assert "no such thing" in broken["explanation"]["what"]
+
+
+def test_a_server_killed_again_and_again_loses_no_request_and_no_rollout(site: Site) -> None:
+    site.declare(strategy={"kind": "canary", "steps": [20, 40, 60, 80], "pause": "1s", "analysis": False})
+    site.visit()
+    site.version("Two")
+    rollout = site.ask("deploy")
+    for i in range(6):
+        time.sleep(0.3 + 0.25 * i)
+        site.server.stop(signal.SIGKILL)
+        site.server.start()
+
+    done = site.until(rollout, "promoted")
+
+    assert len(site.environment()["rollouts"]) == 2  # the first, and this one: nothing was repeated
+    site.leave()
+    assert set(site.answers) == {"200 1", "200 2"}
+    assert done["weight"] == 100
+
+
+def test_a_router_that_is_killed_comes_back_with_its_weights(site: Site) -> None:
+    site.declare(strategy={"kind": "canary", "steps": [50], "pause": "0s", "analysis": False})
+    site.version("Two")
+    site.until(site.ask("deploy"), "promoted", "paused")
+    pid = json.loads(next((site.server.data / "delivery").rglob("router/state.json")).read_text())["pid"]
+
+    os.kill(pid, signal.SIGKILL)
+
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", site.port, timeout=2)) as connection:
+                connection.request("GET", "/")
+                assert connection.getresponse().read() == b"2"
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the router did not come back")
+
+
+def test_people_pause_approve_and_abort(site: Site) -> None:
+    site.declare(strategy={"kind": "blue_green", "pause": "0s", "analysis": False, "approvals": 1})
+    site.version("Two")
+    rollout = site.ask("deploy")
+    site.ask("pause")
+    assert site.until(rollout, "paused")["held"].startswith("paused by")
+    site.ask("resume")
+    site.ask("approve")
+    assert site.until(rollout, "promoted")["approved_by"]
+
+    site.version("Three")
+    rollout = site.ask("deploy")
+    assert site.ask("abort")["status"] == "aborted"
+    assert site.environment()["weights"]["2"] == 100
+    status, told, _ = site.server.request("POST", "/api/v1/projects/team/project/environments/production/promote", {})
+    assert status == 400
+    assert b"no rollout is under way" in told
+
+
+def test_mistakes_in_delivery_yml_come_with_their_line(site: Site) -> None:
+    (site.folder / "delivery.yml").write_text("environments:\n  production:\n    comand: x\n")
+    site.version("Wrong")
+
+    status, told, _ = site.server.request("POST", "/api/v1/projects/team/project/environments/production/deploy", {})
+
+    assert status == 400
+    assert b"delivery.yml:3:5" in told
