@@ -1,11 +1,11 @@
-"""`python3 dev.py bench [NAME...]`: see bench/__init__.py. Names: run scale path plan log artifact files python server."""
+"""`python3 dev.py bench [NAME...]`: see bench/__init__.py. Names: run scale path plan log artifact files python server switch judges."""
 
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from bench import fixtures, server
+from bench import fixtures, judges, server, switch
 from bench.measure import BIN, OURS, peers, ratio, rounds
 
 GCL = "gitlab-ci-local"
@@ -100,17 +100,21 @@ BENCHMARKS = {f.__name__: f for f in (run, scale, path, plan, log, artifact, fil
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all."""
-    unknown = [n for n in names if n not in BENCHMARKS and n != "server"]
+    unknown = [n for n in names if n not in BENCHMARKS and n not in ("server", "switch", "judges")]
     if unknown:
-        print(f"no benchmark named {unknown[0]}; there are {', '.join(BENCHMARKS)}, server", file=sys.stderr)
+        print(f"no benchmark named {unknown[0]}; there are {', '.join(BENCHMARKS)}, server, switch, judges", file=sys.stderr)
         return 2
-    found = peers()
+    found = peers() if not names or set(names) & set(BENCHMARKS) else {}
     with tempfile.TemporaryDirectory(prefix="trunkline-bench-") as root:
         for name, benchmark in BENCHMARKS.items():
             if not names or name in names:
                 benchmark(Path(root), found)
         if not names or "server" in names:
             server.main(Path(root))
+        if not names or "switch" in names:
+            switch.main(Path(root))
+        if not names or "judges" in names:
+            judges.main()
     return 0
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -18,6 +17,8 @@ from typing import Any
 import pytest
 from tests.conftest import git
 from tests.e2e.conftest import Server, project
+
+from trunkline.kit import supervisor
 
 HAPROXY = shutil.which("haproxy") or ("/usr/sbin/haproxy" if os.access("/usr/sbin/haproxy", os.X_OK) else "")
 pytestmark = [pytest.mark.real, pytest.mark.skipif(not HAPROXY, reason="no HAProxy on this machine: apt install haproxy")]
@@ -130,13 +131,7 @@ class Site:
         self.leave()
         if self.server.process is not None and self.server.process.poll() is None:
             self.server.stop()
-        for lock in (self.server.data / "delivery").rglob("lock"):
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(lock.read_text()), signal.SIGTERM)
-        for _ in range(100):
-            if not subprocess.run(["pgrep", "-f", str(self.server.data / "delivery")], capture_output=True).stdout:
-                return
-            time.sleep(0.05)
+        supervisor.stop_below(str(self.server.data / "delivery"))
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import trunkline
-from trunkline.cli import show
+from trunkline.cli import demo_delivery, show
+from trunkline.kit import supervisor
 from trunkline.kit.words import duration, plural
 from trunkline.model.errors import ConfigError, OutsideError
 from trunkline.model.runs import Status
@@ -27,8 +28,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the options of `trunkline demo`."""
     p = argparse.ArgumentParser(
         prog="trunkline demo",
-        description="Start a server, push a sample project to it with git, watch its run, and keep serving. Needs git and, the first time, a package index.",
-        epilog="Exit status with --once: 0 if the run is green, 1 if it is not.",
+        description="Start a server, push a sample project to it with git, watch its run, release it under traffic (the next port is the site), "
+        "and keep serving. Needs git and, the first time, a package index; for the releases HAProxy.",
+        epilog="Exit status with --once: 0 if the run is green and the bad release was taken back, 1 if not.",
     )
     p.add_argument("--once", action="store_true", help="stop when the run has ended")
     p.add_argument("--port", type=int, default=8910, help="the server's port (default: 8910)")
@@ -57,7 +59,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
         _wait_for(url, server, data / "server.log")
-        sample = _sample(data / SAMPLE, say)
+        sample = _sample(data / SAMPLE, options.port + 1, say)
         say.step(f"git push {url}/{PROJECT}.git main")
         pushed = _git(sample, "push", "--quiet", f"{url}/{PROJECT}.git", "HEAD:main")
         for line in pushed.stderr.splitlines():
@@ -70,8 +72,9 @@ def main(arguments: list[str]) -> int:
         say.line(
             say.paint("green" if status is Status.PASSED else status.value, "32;1" if status is Status.PASSED else "31;1") + f"   {page}"
         )
+        told = status is Status.PASSED and _second_act(url, options.port + 1, sample, say)
         if options.once:
-            return 0 if status is Status.PASSED else 1
+            return 0 if told else 1
         say.line("the server keeps serving; press Ctrl-C to stop it")
         server.wait()
         return 3
@@ -84,6 +87,33 @@ def main(arguments: list[str]) -> int:
             server.wait(10)
         except subprocess.TimeoutExpired:
             server.kill()
+        supervisor.stop_below(str(data / "server" / "delivery"))  # what is deployed outlives a server, but not a demo
+
+
+def _second_act(url: str, port: int, sample: Path, say: "_Teller") -> bool:
+    """Deliver, where this machine can; say whether that went well."""
+    if not (shutil.which("haproxy") or os.access("/usr/sbin/haproxy", os.X_OK)):
+        say.line("there is no HAProxy on this machine, so the demo ends before its second act, releases under traffic: apt install haproxy")
+        return True
+
+    def push(message: str) -> None:
+        _git(sample, "commit", "--quiet", "--all", "--message", message)
+        _git(sample, "push", "--quiet", f"{url}/{PROJECT}.git", "HEAD:main")
+        run = _api(f"{url}/api/v1/runs?project={PROJECT}&limit=1")["runs"][0]
+        began = time.time()
+        while not Status(_api(f"{url}/api/v1/runs/{run['id']}")["run"]["status"]).is_final:
+            if time.time() - began > 120 or _is_blocked(_api(f"{url}/api/v1/runs/{run['id']}")):
+                break
+            time.sleep(0.2)
+        say.note(
+            f"run #{run['number']} is {_api(url + '/api/v1/runs/' + str(run['id']))['run']['status']} after {duration(time.time() - began)}"
+        )
+
+    return demo_delivery.act(url, PROJECT, sample, port, say, push)
+
+
+def _is_blocked(state: Any) -> bool:
+    return all(Status(j["status"]).is_final or j["status"] == "manual" for j in state["jobs"])
 
 
 class _Teller:
@@ -122,7 +152,7 @@ def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
     raise OutsideError("the server did not answer for 30 s", f"its log is {log}")
 
 
-def _sample(folder: Path, say: _Teller) -> Path:
+def _sample(folder: Path, port: int, say: _Teller) -> Path:
     """Return a repository with the sample project, with one more commit than last time."""
     here = Path(trunkline.__file__).parent
     source = next((p for p in (here / "examples" / SAMPLE, here.parents[1] / "examples" / SAMPLE) if p.is_dir()), None)
@@ -131,6 +161,7 @@ def _sample(folder: Path, say: _Teller) -> Path:
     again = (folder / ".git").is_dir()
     junk = shutil.ignore_patterns("__pycache__", "*.egg-info", ".mypy_cache", ".ruff_cache", ".pytest_cache", "build", "dist")
     shutil.copytree(source, folder, dirs_exist_ok=True, ignore=junk)
+    demo_delivery.prepare(folder, port)
     if not again:
         _git(folder, "init", "--quiet", "--initial-branch=main")
     _git(folder, "add", "--all")

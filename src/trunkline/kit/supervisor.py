@@ -76,6 +76,16 @@ def stop(folder: str) -> None:
             os.kill(pid, signal.SIGTERM)
 
 
+def stop_below(root: str, seconds: float = 15.0) -> None:
+    """End everything that is supervised anywhere below a folder, and wait for it."""
+    folders = [top for top, _, names in os.walk(root) if "lock" in names and "spec.json" in names]
+    for folder in folders:
+        stop(folder)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(is_alive(folder) for folder in folders):
+        time.sleep(0.05)
+
+
 def _replace(path: str, value: object) -> None:
     with open(path + ".draft", "w", encoding="utf-8") as f:
         json.dump(value, f)

@@ -323,7 +323,10 @@ class Deliverer:
         spec = known.history[-1].spec
         counters = dict(self.routers[spec.router].counters(known.folder))
         before, known.counters, known.measured_at = known.counters, counters, now
-        if rollout is None or not before:
+        if not before:
+            return
+        if rollout is None:
+            self._count_late(known, before, now)
             return
         if known.ticks_of != rollout.id:
             known.ticks, known.ticks_of = _read_ticks(self._ticks_file(known, rollout)), rollout.id
@@ -340,6 +343,20 @@ class Deliverer:
         with open(self._ticks_file(known, rollout), "a", encoding="ascii") as f:
             f.write(json.dumps([getattr(tick, name) for name in Tick._fields]) + "\n")  # type: ignore[attr-defined]
         self._publish(known)
+
+    def _count_late(self, known: _Environment, before: dict[int, Counters], now: float) -> None:
+        """Add to a rollout that was just taken back what still came to light: requests that were in progress when traffic turned."""
+        last = known.history[-1]
+        if (
+            last.explanation is None
+            or last.status not in (RolloutStatus.ROLLED_BACK, RolloutStatus.ABORTED)
+            or now - (last.finished_at or 0) > 10
+        ):
+            return
+        number = last.release.number
+        late = known.counters.get(number, Counters()).bad - before.get(number, Counters()).bad
+        if late > 0:
+            self._save(known, last, replace(last, explanation=replace(last.explanation, hurt=last.explanation.hurt + late)))
 
     def _ticks_file(self, known: _Environment, rollout: Rollout) -> str:
         return f"{known.folder}/ticks-{rollout.id}.jsonl"

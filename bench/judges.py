@@ -1,0 +1,128 @@
+"""Judges on simulated rollouts: false rollbacks of a healthy release, and what a bad one costs until it is noticed. Ours beside the rules that people use.
+
+A rollout: 10 % to 90 % in steps of 300 s, a tick every 10 s. Rules beside ours: `errors > 0` looks at the end of each step; `flagger` is a success rate
+under 99 % in five ticks of 60 s; `argo` is a success rate under 95 % in more than three looks of 300 s (the documented examples of both).
+"""
+
+import math
+import random
+import sys
+from collections.abc import Callable
+
+from trunkline.delivery.judges.sequential import Evidence, dispersion
+from trunkline.model.deliveries import Analysis, Tick
+
+STEPS = [10, 20, 30, 40, 50, 60, 70, 80, 90]
+Alarm = Callable[[list[Tick]], int | None]
+
+
+def _poisson(rng: random.Random, mean: float) -> int:
+    if mean <= 0:
+        return 0
+    if mean > 40:
+        return max(0, round(rng.gauss(mean, math.sqrt(mean))))
+    limit, product, count = math.exp(-mean), rng.random(), 0
+    while product > limit:
+        product *= rng.random()
+        count += 1
+    return count
+
+
+def rollout(seed: int, rate: float, share: float, ratio: float, burst: float = 0.0, outage: bool = False) -> list[Tick]:
+    """Return the ticks of one rollout: `rate` requests a second, the stable release's share of bad ones, and how many times worse the new one is."""
+    rng = random.Random(seed)
+    out = []
+    for i in range(len(STEPS) * 30):
+        weight = STEPS[i // 30] / 100
+        n1, n0 = _poisson(rng, rate * 10 * weight), _poisson(rng, rate * 10 * (1 - weight))
+        noise = [rng.gammavariate(1 / burst**2, burst**2) if burst else 1.0 for _ in range(2)]
+        worse = 20.0 if outage and 60 <= i < 90 else 1.0
+        bad = [min(n, _poisson(rng, n * min(0.9, share * r * worse * f))) for n, r, f in ((n0, 1.0, noise[0]), (n1, ratio, noise[1]))]
+        out.append(Tick(10.0 * (i + 1), n0, bad[0], n1, bad[1]))
+    return out
+
+
+def e1(ticks: list[Tick]) -> int | None:
+    """Return the tick at which e1 takes back, tempered by a calm hour of the stable release before the rollout (here: by what it saw so far)."""
+    analysis = Analysis(alpha=0.03)
+    evidence = Evidence(analysis)
+    for i, tick in enumerate(ticks):
+        evidence.add(tick)
+        if tick.stable_bad or tick.canary_bad:
+            evidence.phi = dispersion(ticks[max(0, i - 60) : i + 1])
+            if evidence.harm >= 1 / analysis.alpha:
+                return i
+    return None
+
+
+def none_allowed(ticks: list[Tick]) -> int | None:
+    """Return the end of the first step with an error in it."""
+    return next((i for i in range(29, len(ticks), 30) if any(t.canary_bad for t in ticks[i - 29 : i + 1])), None)
+
+
+def flagger(ticks: list[Tick]) -> int | None:
+    """Return the fifth look of 60 s with less than 99 % good."""
+    failed = 0
+    for i in range(5, len(ticks), 6):
+        n, x = sum(t.canary_requests for t in ticks[i - 5 : i + 1]), sum(t.canary_bad for t in ticks[i - 5 : i + 1])
+        failed += not n or x / n > 0.01
+        if failed >= 5:
+            return i
+    return None
+
+
+def argo(ticks: list[Tick]) -> int | None:
+    """Return the fourth look of 300 s with less than 95 % good."""
+    failed = 0
+    for i in range(29, len(ticks), 30):
+        n, x = sum(t.canary_requests for t in ticks[i - 29 : i + 1]), sum(t.canary_bad for t in ticks[i - 29 : i + 1])
+        failed += bool(n) and x / n > 0.05
+        if failed > 3:
+            return i
+    return None
+
+
+RULES: dict[str, Alarm] = {"e1": e1, "errors > 0": none_allowed, "flagger": flagger, "argo": argo}
+
+
+def main(runs: int = 150) -> int:
+    """Print both tables; fail when e1 breaks its promise."""
+    print(f"false rollbacks of a healthy release ({runs} rollouts of 45 minutes each)")
+    print(f"  {'case':34}" + "".join(f"{name:>12}" for name in RULES))
+    cases = [("50 rps, 0.1 %", 50, 0.001, {}), ("50 rps, 1 %", 50, 0.01, {}), ("5 rps, 0.5 %", 5, 0.005, {}),
+             ("50 rps, 1 %, both hit by an outage", 50, 0.01, {"outage": True}), ("50 rps, 1 %, bursts (CV 1)", 50, 0.01, {"burst": 1.0})]  # fmt: skip
+    broken = 0
+    false: dict[tuple[str, str], float] = {}
+    for name, rate, share, more in cases:
+        row = []
+        for rule, alarm in RULES.items():
+            alarms = sum(alarm(rollout(seed, rate, share, 1.0, **more)) is not None for seed in range(runs))  # type: ignore[arg-type]
+            false[name, rule] = alarms / runs
+            row.append(f"{alarms / runs:12.1%}")
+        # three standard deviations above alpha: chance alone breaks this once in a thousand
+        broken += false[name, "e1"] > 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+        print(f"  {name:34}" + "".join(row))
+    print("a bad release: found / seconds until then (median) / bad requests served by it until then (mean)")
+    print(f"  {'case':34}" + "".join(f"{name:>20}" for name in RULES))
+    for name, rate, share, _ in cases[:3]:
+        for ratio in (2.0, 3.0, 5.0, 10.0):
+            cells = []
+            for rule, alarm in RULES.items():
+                found, seconds, hurt = 0, [], 0
+                for seed in range(runs // 3):
+                    ticks = rollout(1000 + seed, rate, share, ratio)
+                    at = alarm(ticks)
+                    found += at is not None
+                    hurt += sum(t.canary_bad for t in ticks[: (at if at is not None else len(ticks)) + 1])
+                    if at is not None:
+                        seconds.append(ticks[at].at)
+                typical = f"{sorted(seconds)[len(seconds) // 2]:.0f}" if seconds else "never"
+                mark = "" if false[name, rule] <= 0.02 else "!"
+                cells.append(f"{found / (runs // 3):.2f}/{typical}/{hurt / (runs // 3):.0f}{mark}")
+            print(f"  {f'{name}, {ratio:g} x':34}" + "".join(f"{c:>20}" for c in cells))
+    print("! takes back more than 2 % of the healthy releases in this case, so its speed is worth nothing")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 150))
