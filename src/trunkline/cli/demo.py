@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="trunkline demo",
         description="Start a server, push a sample project to it with git, watch its run, release it under traffic (the next port is the site), "
-        "and keep serving. Needs git and, the first time, a package index; for the releases HAProxy.",
+        "and keep serving. Needs git and, the first time, a package index.",
         epilog="Exit status with --once: 0 if the run is green and the bad release was taken back, 1 if not.",
     )
     p.add_argument("--once", action="store_true", help="stop when the run has ended")
@@ -92,9 +92,6 @@ def main(arguments: list[str]) -> int:
 
 def _second_act(url: str, port: int, sample: Path, say: "_Teller") -> bool:
     """Deliver, where this machine can; say whether that went well."""
-    if not (shutil.which("haproxy") or os.access("/usr/sbin/haproxy", os.X_OK)):
-        say.line("there is no HAProxy on this machine, so the demo ends before its second act, releases under traffic: apt install haproxy")
-        return True
 
     def push(message: str) -> None:
         _git(sample, "commit", "--quiet", "--all", "--message", message)

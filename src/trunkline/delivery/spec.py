@@ -23,7 +23,7 @@ from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.reading import Mistakes
 
 FILE = "delivery.yml"
-TARGETS, ROUTERS = ("process",), ("haproxy",)
+TARGETS, ROUTERS = ("process",), ("haproxy", "envoy")
 NO_DATA = ("pause", "rollback", "continue")
 
 Reader = Callable[[Mistakes, Node, str], Any]

@@ -70,7 +70,7 @@ class EnvironmentSpec:
     name: str
     command: str
     target: str = "process"
-    router: str = "haproxy"
+    router: str = ""
     install: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     instances: int = 1

@@ -62,6 +62,10 @@ class DeployTarget(Protocol):
 class TrafficRouter(Protocol):
     """What stands before the instances of one environment."""
 
+    def find(self) -> str:
+        """Return the program; raises OutsideError that says how to get it."""
+        ...
+
     def ensure(self, folder: str, port: int) -> None:
         """Have the router running and listening."""
         ...

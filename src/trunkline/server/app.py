@@ -23,6 +23,7 @@ from trunkline import __version__
 from trunkline.adapters.deploy_targets.process import ProcessTarget
 from trunkline.adapters.executors.host import OWNER, HostExecutor, find_bubblewrap, python_version
 from trunkline.adapters.stores.sql import SqlStore
+from trunkline.adapters.traffic_routers.envoy import EnvoyRouter
 from trunkline.adapters.traffic_routers.haproxy import HaproxyRouter
 from trunkline.execution import caches
 from trunkline.execution.environments import Environments
@@ -68,7 +69,7 @@ class House:
         self.pool = make_runner(self.shop, settings.slots or os.cpu_count() or 1)
         self.line = Line(self.store, self.repositories, self.pool, self.hub, self.data, settings.base_url, settings.job_timeout)
         targets: dict[str, DeployTarget] = {"process": ProcessTarget(f"{self.data}/ports.json")}
-        routers: dict[str, TrafficRouter] = {"haproxy": HaproxyRouter()}
+        routers: dict[str, TrafficRouter] = {"haproxy": HaproxyRouter(), "envoy": EnvoyRouter()}
         self.deliverer = Deliverer(self.store, self.repositories, self.hub, self.data, targets, routers, builder(self.shop))
         self.line.on_green = self.deliverer.green
         self.doorkeeper = Doorkeeper(self.store)

@@ -189,6 +189,7 @@ class Deliverer:
 
     def _begin(self, release: Release, spec: EnvironmentSpec, by: str, back: bool = False) -> Rollout:
         known = self._environment(release.project, spec.name)
+        spec = replace(spec, router=self._router(known, spec))
         now = time.time()
         under_way = next((r for r in reversed(known.history) if not r.status.is_final), None)
         if under_way is not None:
@@ -207,6 +208,22 @@ class Deliverer:
         if warm:
             self._walk(known, now)
         return known.history[-1]
+
+    def _router(self, known: _Environment, spec: EnvironmentSpec) -> str:
+        """Return which router an environment has: the one that is declared, else the one it has, else the first that this machine has."""
+        had = known.history[-1].spec.router if known.history else ""
+        if had and spec.router and spec.router != had:
+            self.routers[had].remove(known.folder)
+        if spec.router or had:
+            return spec.router or had
+        hints = []
+        for name, router in self.routers.items():
+            try:
+                router.find()
+                return name
+            except OutsideError as missing:
+                hints.append(missing.hint)
+        raise OutsideError("this machine has no router", "; or ".join(hints))
 
     # ticks
 

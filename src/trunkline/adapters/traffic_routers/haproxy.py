@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trunkline.adapters.traffic_routers.counting import add_up
 from trunkline.kit import supervisor
 from trunkline.kit.ids import digest
 from trunkline.model.errors import OutsideError
@@ -53,7 +54,6 @@ class HaproxyRouter:
     def __init__(self, program: str = "") -> None:
         """`program` is the path of haproxy; without it the PATH and the usual folders are searched when it is first needed."""
         self.program = program
-        self.last: dict[str, dict[str, tuple[int, int]]] = {}
 
     def find(self) -> str:
         """Return the path of haproxy; raises OutsideError that says how to get it."""
@@ -96,8 +96,8 @@ class HaproxyRouter:
         there = {(s["release"], s["address"]): name for name, s in servers.items()}
         for key in wanted:
             if key not in there:
-                name = self._free_slot(folder, servers)
-                servers[name] = {"release": key[0], "address": key[1], "weight": 0}
+                name, begun = self._free_slot(folder, servers)
+                servers[name] = {"release": key[0], "address": key[1], "weight": 0, "from": begun}
                 there[key] = name
         for key, weight in wanted.items():
             servers[there[key]]["weight"] = weight
@@ -105,15 +105,17 @@ class HaproxyRouter:
             self._save(folder, slots)
         self._apply(folder, servers)
 
-    def _free_slot(self, folder: str, servers: dict[str, dict[str, Any]]) -> str:
+    def _free_slot(self, folder: str, servers: dict[str, dict[str, Any]]) -> tuple[str, list[int]]:
+        """Return a slot and what was counted in it before: one that is free, else the oldest that serves nobody any more."""
         name = next((f"s{i}" for i in range(SLOTS) if f"s{i}" not in servers), "")
         if name:
-            return name
+            return name, [0, 0]
         current = self._stat(folder)
-        for name, server in servers.items():  # the oldest that serves nobody any more
-            if server["weight"] == 0 and current.get(name, (0, 0, 0))[2] == 0:
+        for name, server in servers.items():
+            requests, bad, now = current.get(name, (0, 0, 0))
+            if server["weight"] == 0 and now == 0:
                 del servers[name]
-                return name
+                return name, [requests, bad]
         raise OutsideError(f"all {SLOTS} slots of the router are in use", "fewer instances, or a shorter bake time")
 
     def _apply(self, folder: str, servers: dict[str, dict[str, Any]]) -> None:
@@ -135,33 +137,12 @@ class HaproxyRouter:
                 raise OutsideError(f"haproxy refused {command!r}: {told}")
 
     def counters(self, folder: str) -> Mapping[int, Counters]:
-        """Sum up the slots of each release. What HAProxy counted before it restarted is kept in slots.json at the next change of it."""
-        slots = self._slots(folder)
-        totals: dict[str, list[int]] = slots["totals"]
-        seen = self._stat(folder)
-        last = self.last.setdefault(folder, {})
-        out: dict[int, Counters] = {}
-        current: dict[int, int] = {}
-        for name, server in slots["servers"].items():
-            if name not in seen:
-                continue
-            requests, bad, now = seen[name]
-            old = last.get(name)
-            if old is None:
-                old = tuple(server.get("from", (0, 0)))
-            assert old is not None
-            grown = (requests - old[0], bad - old[1]) if requests >= old[0] else (requests, bad)
-            last[name] = (requests, bad)
-            total = totals.setdefault(str(server["release"]), [0, 0])
-            total[0] += grown[0]
-            total[1] += grown[1]
-            current[server["release"]] = current.get(server["release"], 0) + now
-            server["from"] = [requests, bad]
-        for release, (requests, bad) in totals.items():
-            out[int(release)] = Counters(requests, bad, current.get(int(release), 0))
+        """Sum up the slots of each release."""
+        slots, seen = self._slots(folder), self._stat(folder)
+        found = add_up(slots, slots["servers"], seen, int(supervisor.state(f"{folder}/router")["pid"]))
         if seen:
             self._write(folder, slots)
-        return out
+        return found
 
     def remove(self, folder: str) -> None:
         """Stop it."""

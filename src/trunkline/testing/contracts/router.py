@@ -1,0 +1,152 @@
+"""What every router owes: ports.delivery.TrafficRouter. Real backends, real requests."""
+
+import http.client
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from trunkline.kit import supervisor
+from trunkline.ports.delivery import TrafficRouter
+
+
+class _Backend(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        body = str(self.server.name).encode()  # type: ignore[attr-defined]
+        self.send_response(500 if self.path == "/bad" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def backend(name: int) -> Iterator[str]:
+    """Run a server that answers with its name; give its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Backend)
+    server.name = name  # type: ignore[attr-defined]
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class RouterContract:
+    """Subclasses define the fixture `router`."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Iterator[str]:
+        """The folder of an environment; whatever was started in it is stopped."""
+        yield str(tmp_path)
+        supervisor.stop_below(str(tmp_path))
+
+    @pytest.fixture
+    def port(self) -> int:
+        """A port for people to come in."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    def _visit(self, port: int, count: int, path: str = "/") -> "Counter[str]":
+        answers: Counter[str] = Counter()
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            for _ in range(count):
+                connection.request("GET", path)
+                reply = connection.getresponse()
+                answers[f"{reply.status} {reply.read().decode()[:20]}"] += 1
+        return answers
+
+    def test_traffic_is_split_as_the_weights_say(self, router: TrafficRouter, folder: str, port: int) -> None:
+        with backend(1) as one, backend(2) as two, backend(2) as other:
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (100, [one])})
+            assert set(self._visit(port, 20)) == {"200 1"}
+
+            router.set_weights(folder, {1: (80, [one]), 2: (20, [two, other])})
+            answers = self._visit(port, 400)
+            assert 40 <= answers["200 2"] <= 130
+            assert answers.total() == answers["200 1"] + answers["200 2"]
+
+            router.set_weights(folder, {2: (100, [two, other]), 1: (0, [one])})
+            assert set(self._visit(port, 50)) == {"200 2"}
+
+    def test_a_release_that_is_not_named_any_more_gets_nothing(self, router: TrafficRouter, folder: str, port: int) -> None:
+        with backend(1) as one, backend(2) as two:
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (50, [one]), 2: (50, [two])})
+            router.set_weights(folder, {2: (100, [two])})
+
+            assert set(self._visit(port, 30)) == {"200 2"}
+
+    def test_twenty_switches_under_load_lose_no_request(self, router: TrafficRouter, folder: str, port: int) -> None:
+        answers: Counter[str] = Counter()
+        with backend(1) as one, backend(2) as two:
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (100, [one]), 2: (0, [two])})
+            stopping = threading.Event()
+
+            def come() -> None:
+                while not stopping.is_set():
+                    answers.update(self._visit(port, 20))
+
+            people = [threading.Thread(target=come) for _ in range(3)]
+            for person in people:
+                person.start()
+            for i in range(20):
+                router.set_weights(folder, {1: (100 * (i % 2), [one]), 2: (100 - 100 * (i % 2), [two])})
+                time.sleep(0.03)
+            stopping.set()
+            for person in people:
+                person.join()
+        assert set(answers) == {"200 1", "200 2"}
+
+    def test_it_counts_what_each_release_answered_and_never_less(self, router: TrafficRouter, folder: str, port: int) -> None:
+        with backend(1) as one, backend(2) as two:
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (100, [one]), 2: (0, [two])})
+            router.counters(folder)
+            self._visit(port, 30)
+            self._visit(port, 5, "/bad")
+            router.set_weights(folder, {1: (0, [one]), 2: (100, [two])})
+            self._visit(port, 10)
+
+            counted = router.counters(folder)
+            assert (counted[1].requests, counted[1].bad) == (35, 5)
+            assert (counted[2].requests, counted[2].bad) == (10, 0)
+            router.set_weights(folder, {2: (100, [two])})
+            assert router.counters(folder)[1].requests == 35
+
+    def test_killed_it_comes_back_with_its_weights_and_its_counts(self, router: TrafficRouter, folder: str, port: int) -> None:
+        with backend(1) as one, backend(2) as two:
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (0, [one]), 2: (100, [two])})
+            self._visit(port, 10)
+            before = router.counters(folder)[2].requests
+            os.kill(int(supervisor.state(f"{folder}/router")["pid"]), signal.SIGKILL)
+
+            for _ in range(200):
+                try:
+                    answers = self._visit(port, 10)
+                    break
+                except (OSError, http.client.HTTPException):
+                    time.sleep(0.05)
+            assert set(answers) == {"200 2"}
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (0, [one]), 2: (100, [two])})
+            assert router.counters(folder)[2].requests == before + 10
