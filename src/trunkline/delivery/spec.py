@@ -14,11 +14,12 @@ environments:
 from collections.abc import Callable
 from typing import Any
 
+from trunkline.delivery.gates import is_span
 from trunkline.delivery.judges import JUDGES
 from trunkline.delivery.strategies import STRATEGIES
 from trunkline.kit import yamltree
 from trunkline.kit.yamltree import Node
-from trunkline.model.deliveries import Analysis, EnvironmentSpec, Health, Strategy
+from trunkline.model.deliveries import Analysis, EnvironmentSpec, Gates, Health, Strategy
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.reading import Mistakes
 
@@ -76,6 +77,21 @@ _SPAN: Reader = Mistakes.span
 _FLAG: Reader = Mistakes.boolean
 _LINES: Reader = Mistakes.strings
 
+
+def _freeze(m: Mistakes, node: Node, where: str) -> tuple[str, ...]:
+    spans = m.strings(node, where)
+    for span in spans:
+        if not is_span(span):
+            m.error(
+                node,
+                where,
+                f"{where}: {span!r} is no span of time",
+                "for example fri 16:00 - mon 08:00, 22:00 - 06:00 or 2026-12-24 - 2026-12-27",
+            )
+    return spans
+
+
+_GATES: dict[str, Reader] = {"green": _FLAG, "wait": _SPAN, "freeze": _freeze}
 _HEALTH: dict[str, Reader] = {
     "path": _TEXT, "host": _TEXT, "status": _whole(100, 599), "passes": _whole(1, 100), "deadline": _SPAN,
 }  # fmt: skip
@@ -100,8 +116,9 @@ def _part(make: Callable[..., Any], readers: dict[str, Reader]) -> Reader:
 
 _ENVIRONMENT: dict[str, Reader] = {
     "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _variables,
-    "instances": _whole(1, 64), "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH), "strategy": _part(Strategy, _STRATEGY),
-    "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000), "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG,
+    "instances": _whole(1, 64), "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
+    "gates": _part(Gates, _GATES), "strategy": _part(Strategy, _STRATEGY), "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000),
+    "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG,
 }  # fmt: skip
 
 

@@ -49,6 +49,15 @@ class Strategy:
 
 
 @record
+class Gates:
+    """What must hold before a release may go. `wait` in seconds, `freeze` as delivery.gates reads it, `green`: a run of the revision has passed."""
+
+    green: bool = False
+    wait: float = 0.0
+    freeze: tuple[str, ...] = ()
+
+
+@record
 class Analysis:
     """How a judge decides. Probabilities as fractions, times in seconds; see delivery.judges for what each rule uses."""
 
@@ -78,6 +87,7 @@ class EnvironmentSpec:
     branch: str = ""
     auto: bool = False
     health: Health = field(default_factory=Health)
+    gates: Gates = field(default_factory=Gates)
     strategy: Strategy = field(default_factory=Strategy)
     analysis: Analysis = field(default_factory=Analysis)
     keep: int = 5

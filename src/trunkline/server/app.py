@@ -150,7 +150,35 @@ class Metrics:
         slots = GaugeMetricFamily("trunkline_runner_slots", "Slots of the server's own runner.", labels=["state"])
         slots.add_metric(["busy"], len(pool.busy))
         slots.add_metric(["free"], pool.free)
+        weight = GaugeMetricFamily("deploy_weight_ratio", "Share of the traffic.", labels=["project", "environment", "release"])
+        requests = CounterMetricFamily("deploy_requests", "Requests answered by a release.", labels=["project", "environment", "release"])
+        bad = CounterMetricFamily(
+            "deploy_bad_requests", "Those with 5xx or without an answer.", labels=["project", "environment", "release"]
+        )
+        evidence = GaugeMetricFamily(
+            "deploy_analysis_evidence", "Evidence that the new release is worse.", labels=["project", "environment"]
+        )
+        ended = CounterMetricFamily("deploy_rollouts", "Rollouts that have ended, by how.", labels=["project", "environment", "status"])
+        for known in list(self.house.deliverer.environments.values()):
+            place = [known.project, known.name]
+            for number, share in known.weights.items():
+                weight.add_metric([*place, str(number)], share / 100)
+            for number in known.weights:  # only what serves: a label for each release ever made would never end
+                counted = known.counters.get(number)
+                if counted is not None:
+                    requests.add_metric([*place, str(number)], counted.requests)
+                    bad.add_metric([*place, str(number)], counted.bad)
+            if known.verdict is not None:
+                evidence.add_metric(place, known.verdict.harm)
+            ends = [r.status.value for r in list(known.history) if r.status.is_final]
+            for end in sorted(set(ends)):
+                ended.add_metric([*place, end], ends.count(end))
         return [
+            weight,
+            requests,
+            bad,
+            evidence,
+            ended,
             jobs,
             slots,
             CounterMetricFamily("trunkline_runs_planned", "Runs planned since the start.", value=line.counts["runs"]),

@@ -9,11 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
 
 from trunkline.delivery import spec as delivery_file
+from trunkline.delivery.gates import frozen
 from trunkline.delivery.judges import judge
 from trunkline.delivery.rollout import WISHES, Seen, Wanted, advance, desired
 from trunkline.delivery.strategies import phases
@@ -21,7 +23,7 @@ from trunkline.kit import processes, trees
 from trunkline.kit.ids import digest
 from trunkline.kit.record import field, mutable, replace
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, PhaseKind, Release, Rollout, RolloutStatus, Tick, Verdict
-from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
+from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.events import Event
 from trunkline.model.runs import Run, Status
 from trunkline.ports.delivery import Counters, DeployTarget, Instance, TrafficRouter
@@ -131,10 +133,25 @@ class Deliverer:
                 raise ConfigError(
                     f"{delivery_file.FILE} of {wanted.sha[:8]} declares no environment {environment!r}", f"it declares {', '.join(specs)}"
                 )
+            self._check(project, wanted, specs[environment])
             if not wanted.number:
                 fresh = wanted
                 wanted = self.store.write(lambda tx: tx.add_release(fresh))
             return self._begin(wanted, specs[environment], by)
+
+    def _check(self, project: str, release: Release, spec: EnvironmentSpec) -> None:
+        """Raise Refused where a gate is closed."""
+        span = frozen(spec.gates.freeze, datetime.now().astimezone())
+        if span:
+            raise Refused(f"{spec.name!r} is frozen: {span}", "a rollback is always possible")
+        if spec.gates.green:
+            rows = self.store.read(lambda tx: tx.run_rows(project, 1000))
+            states = [r.status for r in rows if r.sha == release.sha]
+            if Status.PASSED.value not in states and Status.MANUAL.value not in states:
+                said = f"its runs: {', '.join(states)}" if states else "it has no run"
+                raise Refused(
+                    f"{spec.name!r} takes only what is green, {release.sha[:8]} is not ({said})", "push what mends it, or retry the run"
+                )
 
     def rollback(self, project: str, environment: str, release: int = 0, by: str = "") -> Rollout:
         """Stop what is under way, else go back to the release before the one that serves, or to the one that is named."""
@@ -182,7 +199,7 @@ class Deliverer:
         event: Event = run.event
         if run.status is not Status.PASSED or event.is_tag:
             return
-        with contextlib.suppress(ConfigError):
+        with contextlib.suppress(ConfigError, Refused):
             for spec in self.specs(run.project, event.revision.sha):
                 if spec.auto and spec.branch in ("", event.ref):
                     self.open(run.project, spec.name, event.revision.sha, by=event.user)

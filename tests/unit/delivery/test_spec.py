@@ -40,6 +40,7 @@ def test_a_file_becomes_environments_with_sane_defaults() -> None:
         ("environments: {a: {command: x, port: 1, strategy: {steps: [50, 10]}}}", 1, "must grow"),
         ("environments: {a: {command: x, port: 1, analysis: {alpha: 2}}}", 1, "from 0.0001 to 0.5"),
         ("environments: {a: {command: x, port: 1, health: {deadline: soon}}}", 1, "no length of time"),
+        ("environments: {a: {command: x, port: 1, gates: {freeze: [always]}}}", 1, "no span of time"),
         ("environments: [", 2, "did not find"),
         ("- a", 1, "must be a mapping"),
         ("", 1, ""),

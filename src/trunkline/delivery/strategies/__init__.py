@@ -73,6 +73,7 @@ def phases(spec: EnvironmentSpec, first: bool, warm: bool = False) -> tuple[Phas
     """Return the phases of a rollout: nothing to compare with the `first` time, nothing to start where the release is `warm` (a rollback)."""
     if warm:
         return (Phase(PhaseKind.PROMOTE),)
+    wait = (Phase(PhaseKind.PAUSE, seconds=spec.gates.wait),) if spec.gates.wait else ()
     if first:
-        return (Phase(PhaseKind.SCALE), *_gate(spec.strategy), Phase(PhaseKind.PROMOTE))
-    return tuple(STRATEGIES[spec.strategy.kind](spec.strategy, spec.instances))
+        return (*wait, Phase(PhaseKind.SCALE), *_gate(spec.strategy), Phase(PhaseKind.PROMOTE))
+    return (*wait, *STRATEGIES[spec.strategy.kind](spec.strategy, spec.instances))
