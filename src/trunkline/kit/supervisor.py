@@ -21,6 +21,7 @@ from typing import Any
 
 CRASHES, WITHIN, SLOWEST = 5, 60.0, 10.0
 LOG_LIMIT = 20 << 20
+MARK = "TRUNKLINE_SUPERVISED"  # in the environment of every program, with the folder
 
 
 def start(folder: str, argv: list[str], env: dict[str, str], cwd: str, stop_timeout: float = 10.0) -> None:
@@ -28,7 +29,8 @@ def start(folder: str, argv: list[str], env: dict[str, str], cwd: str, stop_time
     if is_alive(folder):
         return
     os.makedirs(folder, exist_ok=True)
-    _replace(f"{folder}/spec.json", {"argv": argv, "env": env, "cwd": cwd, "stop_timeout": stop_timeout})
+    _end_orphan(folder)
+    _replace(f"{folder}/spec.json", {"argv": argv, "env": {**env, MARK: folder}, "cwd": cwd, "stop_timeout": stop_timeout})
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{folder}/state.json")
     own = {n: v for n, v in os.environ.items() if n in ("PATH", "LANG", "HOME", "TZ")}
@@ -38,6 +40,19 @@ def start(folder: str, argv: list[str], env: dict[str, str], cwd: str, stop_time
         if is_alive(folder):
             return
         time.sleep(0.01)
+
+
+def _end_orphan(folder: str) -> None:
+    """End the program of a supervisor that was killed: it would hold the port of the one that comes now."""
+    try:
+        with open(f"{folder}/state.json", encoding="utf-8") as f:
+            pid = int(json.load(f)["pid"])
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            ours = f"{MARK}={folder}".encode() in f.read().split(b"\0")
+        if pid and ours:
+            os.killpg(pid, signal.SIGKILL)
+    except (OSError, ValueError, KeyError):
+        return
 
 
 def is_alive(folder: str) -> bool:
