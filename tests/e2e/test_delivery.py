@@ -311,3 +311,32 @@ def test_closed_gates_refuse_with_the_reason_and_a_way_back_stays_open(site: Sit
     assert status == 403
     assert b"is frozen" in told
     assert site.ask("rollback")["status"] == "promoted"
+
+
+def test_a_release_whose_health_goes_while_it_is_watched_is_taken_back(site: Site) -> None:
+    site.visit(2)
+
+    ill = site.deployed("Ill", before="START = time.time()", bad='self.path == "/health" and time.time() - START > 5')
+
+    assert ill["status"] == "rolled_back"
+    assert "it was healthy and is not any more: GET /health" in ill["explanation"]["what"]
+    site.leave()
+    assert set(site.answers) == {"200 1", "200 2"}
+
+
+def test_a_newer_rollout_takes_the_place_of_one_that_is_under_way(site: Site) -> None:
+    site.visit(2)
+    site.declare(strategy={"kind": "canary", "steps": [20], "pause": "0s", "analysis": False, "approvals": 1})
+    site.version("Two")
+    first = site.ask("deploy")
+    site.version("Three")
+
+    second = site.ask("deploy")
+    time.sleep(3)
+    site.ask("approve")
+
+    assert site.until(second, "promoted")["release"] == 3
+    assert site.until(first, "superseded")
+    assert site.environment()["weights"]["3"] == 100
+    site.leave()
+    assert set(site.answers) == {"200 1", "200 3"}

@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from trunkline.kit import supervisor, trees
 from trunkline.model.deliveries import EnvironmentSpec, Health, Release
@@ -29,6 +30,7 @@ class ProcessTarget:
     def __init__(self, ports_file: str) -> None:
         """`ports_file` remembers which port was leased to which instance, for all environments of this machine's server."""
         self.ports_file = ports_file
+        self.askers = ThreadPoolExecutor(16, "probe")
         self.passes: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.first_asked: dict[str, float] = {}
@@ -55,22 +57,22 @@ class ProcessTarget:
             )
 
     def observe(self, folder: str, spec: EnvironmentSpec, release: Release) -> Sequence[Instance]:
-        """Ask each instance that runs for its health, once."""
-        found = []
-        for number in range(spec.instances):
-            run = f"{folder}/releases/{release.number}/run/{number}"
-            port = self._ports().get(run, 0)
-            known = supervisor.state(run)
-            status, problem = str(known["status"]), ""
-            if status == "crash loop":
-                problem = f"it crashes again and again: {known['ends']} times within a minute, last exit status {known['exit']}"
-            elif status == "running":
-                problem = self._ask(run, port, int(known["pid"]), spec.health)
-            else:
-                self._forget(run, keep_clock=True)
-            ready = status == "running" and self.passes.get(run, 0) >= spec.health.passes
-            found.append(Instance(number, f"127.0.0.1:{port}", status, ready, problem))
-        return found
+        """Ask each instance that runs for its health, once, all at the same time: one that hangs does not keep the others waiting."""
+        runs = [f"{folder}/releases/{release.number}/run/{number}" for number in range(spec.instances)]
+        ports = self._ports()
+        return list(self.askers.map(lambda at: self._observe(at[0], at[1], ports.get(at[1], 0), spec.health), enumerate(runs)))
+
+    def _observe(self, number: int, run: str, port: int, health: Health) -> Instance:
+        known = supervisor.state(run)
+        status, problem = str(known["status"]), ""
+        if status == "crash loop":
+            problem = f"it crashes again and again: {known['ends']} times within a minute, last exit status {known['exit']}"
+        elif status == "running":
+            problem = self._ask(run, port, int(known["pid"]), health)
+        else:
+            self._forget(run, keep_clock=True)
+        ready = status == "running" and self.passes.get(run, 0) >= health.passes
+        return Instance(number, f"127.0.0.1:{port}", status, ready, problem)
 
     def _ask(self, run: str, port: int, pid: int, health: Health) -> str:
         """Probe once; return why it will not become ready, once the deadline has passed, or why it is not healthy any more."""
