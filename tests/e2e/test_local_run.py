@@ -66,15 +66,44 @@ test:
 
     assert "six 1.16.0" in first
     assert " built in " in first
-    assert "a job had changed files in it" in second
-
+    assert "reused, saved" in second
     assert "│ clean" in second
+    assert "│ clean" in third
     assert "│ dirty" not in second + third
     commit(folder, pipeline.split('    - python -c "import six, pathlib')[0] + "    - pip --version\n")
     run()
     assert "reused, saved" in run()
     (folder / "requirements.txt").write_text("six==1.17.0\n")
     assert "six 1.17.0" in run()
+
+
+def test_two_jobs_at_the_same_time_do_not_share_the_files_of_their_environment(tmp_path: Path) -> None:
+    install = "pip install -r requirements.txt"
+    change = "p = pathlib.Path(six.__file__); f = p.open('r+'); f.seek(0, 2); f.write('# changed in place'); f.close()"
+    pipeline = f"""
+warm: {{stage: build, script: [{install}, pip --version]}}
+writer:
+  script:
+    - {install}
+    - python -c "import six, pathlib; {change}"
+    - touch {tmp_path}/changed; for i in $(seq 200); do test -e {tmp_path}/read && break; sleep 0.05; done
+reader:
+  script:
+    - {install}
+    - for i in $(seq 200); do test -e {tmp_path}/changed && break; sleep 0.05; done
+    - python -c "import six, pathlib; print('clean' if 'changed in place' not in pathlib.Path(six.__file__).read_text() else 'dirty')"
+    - touch {tmp_path}/read
+"""
+    folder = project(tmp_path / "p", pipeline, **{"requirements.txt": "six==1.16.0\n"})
+
+    done = subprocess.run(
+        [*RUN, "-v", "-j", "2"], cwd=folder, capture_output=True, text=True, timeout=120, env={**os.environ, "NO_COLOR": "1"}
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "changed").exists()
+    assert "│ clean" in done.stdout
+    assert "│ dirty" not in done.stdout
 
 
 def test_a_terminal_shows_a_line_per_job(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 The leading install commands of a script are recognised (nothing is guessed: a command that is not fully understood ends the recognised
 part). They are keyed by the interpreter, their text, the content of every dependency file they read, and the index settings. The first
 job with a key builds with uv's speed and a snapshot is taken right after the installs, before anything of the job runs. Later jobs get
-the snapshot as hard links. Each file's time and size are compared before it is lent again: one that a job changed in place spoils the
-snapshot, and it is built anew.
+a copy of their own (blocks are shared where the file system can), which stays in their workspace: the next job there gets it again after the
+change time of each file was compared, which no program can set. Only what a job changed is copied anew.
 """
 
 import fcntl
@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from trunkline.execution import shellwords
 from trunkline.execution.interpreters import Interpreter
@@ -21,7 +22,7 @@ from trunkline.kit.ids import digest
 from trunkline.kit.record import field, mutable, record
 from trunkline.kit.words import duration
 
-FORMAT = "1"
+FORMAT = "2"
 EXPIRES = 24 * 3600.0
 
 _USES_PYTHON = re.compile(r"\b(python[\d.]*|pip[\d.]*|pytest|tox|nox|uv|poetry|pipenv|virtualenv|ruff|mypy|black|flake8|twine)\b")
@@ -402,26 +403,42 @@ def _places(top: str, workspace: str, folders: "set[str] | list[str]") -> list[t
 
 
 def _snapshot(store: str, top: str, workspace: str, folders: set[str], seconds: float) -> None:
-    """Link everything into the store; note time and size of each file, and which files hold the path of this workspace."""
+    """Copy everything into the store; note time and size of each file, and which files hold the path of this workspace."""
     draft = store + ".draft"
     trees.remove(draft)
-    files: dict[str, tuple[int, int, int]] = {}
+    files: dict[str, tuple[int, int]] = {}
+    own: dict[str, int] = {}
     bound: list[str] = []
     for name, folder in _places(top, workspace, folders):
         for path, info in trees.files_below(folder):
-            source, target = f"{folder}/{path}", f"{draft}/{name}/{path}"
+            source, key = f"{folder}/{path}", f"{name}/{path}"
             if _may_hold_paths(path, info.st_size) and _holds(source, top):
-                bound.append(f"{name}/{path}")
-                trees.place(source, target, info)
-            else:
-                trees.place(source, target, info, link=True)
-            after = os.lstat(target)
-            files[f"{name}/{path}"] = (after.st_ino, after.st_mtime_ns, after.st_size)
+                bound.append(key)
+            trees.place(source, f"{draft}/{key}", info)
+            after = os.lstat(f"{draft}/{key}")
+            files[key], own[key] = (after.st_mtime_ns, after.st_size), info.st_ctime_ns
     notes = {"built_at": time.time(), "seconds": seconds, "top": top, "files": files, "bound": bound, "folders": sorted(folders)}
     os.makedirs(draft, exist_ok=True)
     with open(f"{draft}/notes", "wb") as f:
         marshal.dump(notes, f)
     os.rename(draft, store)
+    _note_own(top, store, notes, own)
+
+
+def _note_own(top: str, store: str, notes: "dict[str, Any]", own: dict[str, int]) -> None:
+    """Remember of which snapshot a workspace has a copy, and when each file of it last changed."""
+    with open(f"{top}/env-notes", "wb") as f:
+        marshal.dump(((store, notes["built_at"]), own), f)
+
+
+def _own(top: str, store: str, notes: "dict[str, Any]") -> dict[str, int]:
+    """Return what `_note_own` remembered, if it was for this snapshot."""
+    try:
+        with open(f"{top}/env-notes", "rb") as f:
+            of, own = marshal.load(f)  # noqa: S302 - written by us, in a folder of ours
+        return own if of == (store, notes["built_at"]) else {}
+    except (OSError, ValueError, EOFError, TypeError):
+        return {}
 
 
 def _may_hold_paths(path: str, size: int) -> bool:
@@ -444,48 +461,40 @@ def _holds(path: str, text: str) -> bool:
         return text.encode() in f.read()
 
 
-def _clone(store: str, notes: "dict[str, float]", top: str, workspace: str) -> bool:
+def _clone(store: str, notes: "dict[str, Any]", top: str, workspace: str) -> bool:
     """Make the folders equal to the store, touching only what differs; False if the store itself was changed."""
-    files: dict[str, tuple[int, int, int]] = notes["files"]  # type: ignore[assignment]
-    bound: set[str] = set(notes["bound"])  # type: ignore[call-overload]
-    old_top: str = notes["top"]  # type: ignore[assignment]
-    names: list[str] = notes["folders"]  # type: ignore[assignment]
-    there: set[str] = set()
-    for name, folder in _places(top, workspace, names):
+    files: dict[str, tuple[int, int]] = notes["files"]
+    bound, before = set(notes["bound"]), _own(top, store, notes)
+    own: dict[str, int] = {}
+    targets = dict(_places(top, workspace, notes["folders"]))
+    for name, folder in targets.items():
         for path, info in list(trees.files_below(folder)):
             key = f"{name}/{path}"
-            known = files.get(key)
-            if known is not None and key not in bound and info.st_ino == known[0]:
-                if (info.st_mtime_ns, info.st_size) != known[1:]:
-                    return False
-                there.add(key)
+            if before.get(key) == info.st_ctime_ns:
+                own[key] = info.st_ctime_ns
             else:
                 os.unlink(f"{folder}/{path}")
         trees.remove_empty(folder)  # an empty x.dist-info would still look like an installed x
-    targets = dict(_places(top, workspace, names))
-    made: set[str] = set()
+    if len(own) == len(files):
+        return True
     for key, known in files.items():
-        if key in there:
+        if key in own:
             continue
         name = "env" if key.startswith("env/") else next(n for n in targets if n != "env" and key.startswith(n + "/"))
-        target = f"{targets[name]}/{key[len(name) + 1 :]}"
-        parent = target.rpartition("/")[0]
-        if parent not in made:
-            os.makedirs(parent, exist_ok=True)
-            made.add(parent)
-        source = f"{store}/{key}"
+        source, target = f"{store}/{key}", f"{targets[name]}/{key[len(name) + 1 :]}"
         try:
             info = os.lstat(source)
         except FileNotFoundError:
             return False
-        if (info.st_mtime_ns, info.st_size) != known[1:] and not os.path.islink(source):
+        if (info.st_mtime_ns, info.st_size) != known and not os.path.islink(source):
             return False
+        trees.place(source, target, info)
         if key in bound:
             with open(source, "rb") as f:
-                content = f.read().replace(old_top.encode(), top.encode())
+                content = f.read().replace(notes["top"].encode(), top.encode())
             with open(target, "wb") as f:
                 f.write(content)
             os.chmod(target, info.st_mode & 0o777)
-        else:
-            trees.place(source, target, info, link=True)
+        own[key] = os.lstat(target).st_ctime_ns
+    _note_own(top, store, notes, own)
     return True
