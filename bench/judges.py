@@ -9,23 +9,13 @@ import random
 import sys
 from collections.abc import Callable
 
+from trunkline.delivery.judges import judge
 from trunkline.delivery.judges.sequential import Evidence, dispersion
-from trunkline.model.deliveries import Analysis, Tick
+from trunkline.model.deliveries import Analysis, Outcome, Tick
+from trunkline.testing.traffic import tick
 
 STEPS = [10, 20, 30, 40, 50, 60, 70, 80, 90]
 Alarm = Callable[[list[Tick]], int | None]
-
-
-def _poisson(rng: random.Random, mean: float) -> int:
-    if mean <= 0:
-        return 0
-    if mean > 40:
-        return max(0, round(rng.gauss(mean, math.sqrt(mean))))
-    limit, product, count = math.exp(-mean), rng.random(), 0
-    while product > limit:
-        product *= rng.random()
-        count += 1
-    return count
 
 
 def rollout(seed: int, rate: float, share: float, ratio: float, burst: float = 0.0, outage: bool = False) -> list[Tick]:
@@ -33,25 +23,24 @@ def rollout(seed: int, rate: float, share: float, ratio: float, burst: float = 0
     rng = random.Random(seed)
     out = []
     for i in range(len(STEPS) * 30):
-        weight = STEPS[i // 30] / 100
-        n1, n0 = _poisson(rng, rate * 10 * weight), _poisson(rng, rate * 10 * (1 - weight))
-        noise = [rng.gammavariate(1 / burst**2, burst**2) if burst else 1.0 for _ in range(2)]
-        worse = 20.0 if outage and 60 <= i < 90 else 1.0
-        bad = [min(n, _poisson(rng, n * min(0.9, share * r * worse * f))) for n, r, f in ((n0, 1.0, noise[0]), (n1, ratio, noise[1]))]
-        out.append(Tick(10.0 * (i + 1), n0, bad[0], n1, bad[1]))
+        now = share * (20.0 if outage and 60 <= i < 90 else 1.0)
+        out.append(tick(rng, 10.0 * (i + 1), rate * 10, STEPS[i // 30] / 100, now, now * ratio, burst))
     return out
 
 
 def e1(ticks: list[Tick]) -> int | None:
-    """Return the tick at which e1 takes back, tempered by a calm hour of the stable release before the rollout (here: by what it saw so far)."""
-    analysis = Analysis(alpha=0.03)
+    """Return the tick at which the shipped judge takes back, with its defaults: looked at after every tick, as a rollout does."""
+    analysis = Analysis()
     evidence = Evidence(analysis)
-    for i, tick in enumerate(ticks):
-        evidence.add(tick)
-        if tick.stable_bad or tick.canary_bad:
-            evidence.phi = dispersion(ticks[max(0, i - 60) : i + 1])
+    for i, now in enumerate(ticks):  # what delivery.judges.sequential.e1 does, without beginning anew each time
+        evidence.add(now)
+        if now.stable_bad or now.canary_bad:
+            evidence.phi = dispersion(ticks[: i + 1])
             if evidence.harm >= 1 / analysis.alpha:
+                verdict = judge(analysis, ticks[: i + 1], 0.0, math.inf, now.at)
+                assert verdict.outcome is Outcome.FAIL, "the short way and the judge disagree"
                 return i
+    assert judge(analysis, ticks, 0.0, math.inf, ticks[-1].at).outcome is not Outcome.FAIL, "the short way and the judge disagree"
     return None
 
 

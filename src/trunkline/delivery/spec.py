@@ -1,8 +1,9 @@
-"""Reads delivery.yml: what a repository says about its environments. Every mistake with its place; nothing is guessed.
+"""Reads delivery.yml: what a repository says about its environments. Every mistake with its place; nothing is guessed. For example:
 
 environments:
   production:
-    branch: main                       # only these commits; without it any
+    auto: true                         # what is green is deployed by itself,
+    branch: main                       # on this branch only
     install: pip install -r requirements.txt
     command: gunicorn --bind 127.0.0.1:$PORT parcels.app:app
     port: 8080                         # where people come in

@@ -20,11 +20,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline import __version__
-from trunkline.adapters.deploy_targets.process import ProcessTarget
 from trunkline.adapters.executors.host import OWNER, HostExecutor, find_bubblewrap, python_version
 from trunkline.adapters.stores.sql import SqlStore
-from trunkline.adapters.traffic_routers.envoy import EnvoyRouter
-from trunkline.adapters.traffic_routers.haproxy import HaproxyRouter
 from trunkline.execution import caches
 from trunkline.execution.environments import Environments
 from trunkline.execution.work import Folders, Workshop
@@ -33,7 +30,6 @@ from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runs import Status
-from trunkline.ports.delivery import DeployTarget, TrafficRouter
 from trunkline.server.api import Desk, error_response, router
 from trunkline.server.auth import LOOPBACK, Doorkeeper
 from trunkline.server.builds import builder
@@ -43,6 +39,7 @@ from trunkline.server.hub import Hub
 from trunkline.server.line import JobRunner, Line
 from trunkline.server.pages import HERE, Pages
 from trunkline.server.repositories import Repositories
+from trunkline.wiring import builtin
 from trunkline.wiring.places import find_uv
 from trunkline.wiring.settings import Settings
 
@@ -68,8 +65,7 @@ class House:
         self.shop = self._workshop()
         self.pool = make_runner(self.shop, settings.slots or os.cpu_count() or 1)
         self.line = Line(self.store, self.repositories, self.pool, self.hub, self.data, settings.base_url, settings.job_timeout)
-        targets: dict[str, DeployTarget] = {"process": ProcessTarget(f"{self.data}/ports.json")}
-        routers: dict[str, TrafficRouter] = {"haproxy": HaproxyRouter(), "envoy": EnvoyRouter()}
+        targets, routers = builtin.deploy_targets(self.data), builtin.traffic_routers()
         self.deliverer = Deliverer(self.store, self.repositories, self.hub, self.data, targets, routers, builder(self.shop))
         self.line.on_green = self.deliverer.green
         self.doorkeeper = Doorkeeper(self.store)
@@ -275,8 +271,8 @@ async def _tick(house: House) -> None:
             if time.monotonic() - tidied > 3600:
                 tidied = time.monotonic()
                 await asyncio.to_thread(house.tidy)
-        except OSError as problem:
-            log.warning("tidying up failed", problem=str(problem))
+        except Exception:
+            log.exception("what is done now and then failed")
 
 
 def serve(settings: Settings, make_runner: Callable[[Workshop, int], JobRunner], quiet: bool = False) -> None:

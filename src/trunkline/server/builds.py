@@ -25,9 +25,12 @@ def builder(shop: Workshop) -> Callable[[str, tuple[str, ...], str], str]:
         with shop.executor.open("release", app) as sandbox, open(log, "wb") as out:
             recipe = recognise(commands, interpreter, app, env)
 
+            def keep(data: bytes) -> None:
+                out.write(data)
+
             def run(text: str, settings: object) -> int:
                 assert isinstance(settings, dict)
-                return sandbox.run(text, settings, lambda data: void(out.write(data)), None, deadline).exit_code
+                return sandbox.run(text, settings, keep, None, deadline).exit_code
 
             lent = Environments(shop.folders.environments, shop.uv()).lend(recipe, folder, app, env, run)
             code = lent.exit_code
@@ -41,7 +44,3 @@ def builder(shop: Workshop) -> Callable[[str, tuple[str, ...], str], str]:
         return lent.short
 
     return build
-
-
-def void(_: object) -> None:
-    """Drop a value."""

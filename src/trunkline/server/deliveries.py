@@ -19,12 +19,12 @@ from trunkline.delivery.gates import frozen
 from trunkline.delivery.judges import judge
 from trunkline.delivery.rollout import WISHES, Seen, Wanted, advance, desired
 from trunkline.delivery.strategies import phases
-from trunkline.kit import processes, trees
+from trunkline.kit import jsonfile, processes, trees
 from trunkline.kit.ids import digest
 from trunkline.kit.record import field, mutable, replace
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, PhaseKind, Release, Rollout, RolloutStatus, Tick, Verdict
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
-from trunkline.model.events import Event
+from trunkline.model.events import Event, EventKind
 from trunkline.model.runs import Run, Status
 from trunkline.ports.delivery import Counters, DeployTarget, Instance, TrafficRouter
 from trunkline.ports.store import Store
@@ -195,14 +195,30 @@ class Deliverer:
             return known.history[-1]
 
     def green(self, run: Run) -> None:
-        """Deploy what is green to the environments that ask for it."""
+        """Deploy what is green to the environments that ask for it; where one can't, the log says why."""
         event: Event = run.event
-        if run.status is not Status.PASSED or event.is_tag:
+        sha = event.revision.sha
+        if (
+            event.kind is EventKind.CHANGE_REQUEST
+            or event.is_tag
+            or Revisions(self.repositories.git_dir(run.project), sha).read(delivery_file.FILE) is None
+        ):
             return
-        with contextlib.suppress(ConfigError, Refused):
-            for spec in self.specs(run.project, event.revision.sha):
-                if spec.auto and spec.branch in ("", event.ref):
-                    self.open(run.project, spec.name, event.revision.sha, by=event.user)
+        try:
+            wanted = [s for s in self.specs(run.project, sha) if s.auto and s.branch in ("", event.ref)]
+        except ConfigError as mistake:
+            log.warning("a green run is not deployed", project=run.project, run=run.number, problem=f"{mistake.message}; {mistake.hint}")
+            return
+        for spec in wanted:
+            known = self._environment(run.project, spec.name)
+            if known.history and known.history[-1].release.sha == sha:
+                continue  # it is there, under way, or was taken back: a run that is green once more changes nothing
+            try:
+                self.open(run.project, spec.name, sha, by=event.user)
+            except TrunklineError as problem:
+                log.warning(
+                    "a green run is not deployed", project=run.project, environment=spec.name, problem=f"{problem.message}; {problem.hint}"
+                )
 
     def _begin(self, release: Release, spec: EnvironmentSpec, by: str, back: bool = False) -> Rollout:
         known = self._environment(release.project, spec.name)
@@ -428,9 +444,7 @@ class Deliverer:
             key = self.build(folder, spec.install, f"{folder}/install.log")
             manifest = {"project": release.project, "release": release.number, "sha": release.sha, "environment": key, "built_at": time.time(),
                         "digest": digest(release.sha, key, spec.command)}  # fmt: skip
-            with open(f"{folder}/manifest.json.draft", "w", encoding="utf-8") as f:
-                json.dump(manifest, f, indent=1)
-            os.replace(f"{folder}/manifest.json.draft", f"{folder}/manifest.json")
+            jsonfile.write(f"{folder}/manifest.json", manifest, indent=1)
             self.builds.pop(folder, None)
         except (TrunklineError, OSError) as problem:
             log.warning("a release could not be built", release=release.number, problem=str(problem))

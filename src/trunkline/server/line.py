@@ -268,8 +268,8 @@ class Line:
                 for path in list(self.untaken):
                     self.take_refs(path, "")
                 self.pump()
-            except (OutsideError, OSError) as problem:
-                log.warning("the disk still refuses", problem=str(problem))
+            except (TrunklineError, OSError) as problem:
+                log.warning("what was refused before is still refused", problem=str(problem))
 
     def _settle(self, run_id: int, job_id: int, result: JobResult) -> None:
         with self.lock:
@@ -279,7 +279,7 @@ class Line:
             self.hub.publish(f"trace:{job_id}", {"job": job_id, "ended": True})
             if run.status.is_final:
                 log.info("run ended", project=run.project, run=run.number, status=run.status.value)
-                if run.status is Status.PASSED:
+                if run.status is Status.PASSED and result.status is Status.PASSED:
                     self.on_green(run)
 
     def _run(self, run_id: int) -> Run:

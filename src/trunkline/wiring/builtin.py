@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from trunkline.model.errors import UnknownName
+from trunkline.ports.delivery import DeployTarget, TrafficRouter
 from trunkline.ports.dialect import Dialect
 
 DIALECTS = {"gitlab": "trunkline.adapters.dialects.gitlab.dialect:GitlabDialect"}
@@ -16,6 +17,21 @@ def dialect(name: str) -> Dialect:
         raise UnknownName("dialect", name, DIALECTS)
     module, _, thing = DIALECTS[name].partition(":")
     return cast(Dialect, getattr(importlib.import_module(module), thing)())
+
+
+def deploy_targets(data: str) -> dict[str, DeployTarget]:
+    """Return where releases can run; `data` is the server's folder."""
+    from trunkline.adapters.deploy_targets.process import ProcessTarget
+
+    return {"process": ProcessTarget(f"{data}/ports.json")}
+
+
+def traffic_routers() -> dict[str, TrafficRouter]:
+    """Return who can split traffic, in the order in which they are looked for."""
+    from trunkline.adapters.traffic_routers.envoy import EnvoyRouter
+    from trunkline.adapters.traffic_routers.haproxy import HaproxyRouter
+
+    return {"haproxy": HaproxyRouter(), "envoy": EnvoyRouter()}
 
 
 def report_readers() -> dict[str, Callable[[bytes], dict[str, Any]]]:

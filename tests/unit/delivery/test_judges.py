@@ -1,6 +1,5 @@
 """Judges on simulated traffic: a healthy release is left alone, a bad one is found, and no evidence is never a pass."""
 
-import math
 import random
 
 import pytest
@@ -8,18 +7,7 @@ import pytest
 from trunkline.delivery.judges import judge
 from trunkline.delivery.judges.sequential import dispersion
 from trunkline.model.deliveries import Analysis, Outcome, Tick, Verdict
-
-
-def poisson(rng: random.Random, mean: float) -> int:
-    if mean <= 0:
-        return 0
-    if mean > 50:
-        return max(0, round(rng.gauss(mean, math.sqrt(mean))))
-    limit, product, count = math.exp(-mean), rng.random(), 0
-    while product > limit:
-        product *= rng.random()
-        count += 1
-    return count
+from trunkline.testing.traffic import tick
 
 
 def simulated(
@@ -27,12 +15,7 @@ def simulated(
 ) -> list[Tick]:
     """Return ticks of 10 s with `rate` requests each; the shares of bad requests are as given, with gamma noise of that CV."""
     rng = random.Random(seed)
-    out = []
-    for i in range(ticks):
-        n0, n1 = poisson(rng, rate * (1 - weight)), poisson(rng, rate * weight)
-        f0, f1 = (rng.gammavariate(1 / noise**2, noise**2) if noise else 1.0 for _ in range(2))
-        out.append(Tick(10.0 * (i + 1), n0, min(n0, poisson(rng, n0 * stable * f0)), n1, min(n1, poisson(rng, n1 * canary * f1))))
-    return out
+    return [tick(rng, 10.0 * (i + 1), rate, weight, stable, canary, noise) for i in range(ticks)]
 
 
 def looked_at_every_tick(analysis: Analysis, ticks: list[Tick]) -> Verdict:

@@ -8,14 +8,13 @@ FOLDER/current -> releases/NUMBER   which one serves (set by the server when it 
 
 import fcntl
 import http.client
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from trunkline.kit import supervisor, trees
+from trunkline.kit import jsonfile, supervisor, trees
 from trunkline.model.deliveries import EnvironmentSpec, Health, Release
 from trunkline.model.errors import OutsideError
 from trunkline.ports.delivery import Instance
@@ -144,12 +143,8 @@ class ProcessTarget:
                 self._change_ports(lambda ports, top=top: {run: port for run, port in ports.items() if not run.startswith(top)})  # type: ignore[misc]
 
     def _ports(self) -> dict[str, int]:
-        try:
-            with open(self.ports_file, encoding="utf-8") as f:
-                known: dict[str, int] = json.load(f)
-                return known
-        except (OSError, ValueError):
-            return {}
+        found: dict[str, int] | None = jsonfile.read(self.ports_file)
+        return found or {}
 
     def _lease(self, run: str) -> int:
         """Return the instance's port: the one it had, else the first that nobody has or uses."""
@@ -166,9 +161,7 @@ class ProcessTarget:
     def _change_ports(self, change: Callable[[dict[str, int]], dict[str, int]]) -> None:
         with open(self.ports_file + ".lock", "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with open(self.ports_file + ".draft", "w", encoding="utf-8") as f:
-                json.dump(change(self._ports()), f)
-            os.replace(self.ports_file + ".draft", self.ports_file)
+            jsonfile.write(self.ports_file, change(self._ports()))
 
 
 def _entries(folder: str) -> list[str]:

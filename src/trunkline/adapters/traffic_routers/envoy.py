@@ -16,12 +16,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trunkline.adapters.traffic_routers.counting import add_up
-from trunkline.kit import supervisor
-from trunkline.kit.ids import digest
+from trunkline.adapters.traffic_routers.keeping import add_up, kept, socket_path
+from trunkline.kit import jsonfile, supervisor
 from trunkline.model.errors import OutsideError
 from trunkline.ports.delivery import Counters
 
+KEPT = "kept.json"
 SLOTS = tuple(f"s{i}" for i in range(8))
 _TYPE = "type.googleapis.com/envoy."
 _MANAGER = f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -55,11 +55,11 @@ class EnvoyRouter:
         if supervisor.is_alive(run):
             return
         os.makedirs(run, exist_ok=True)
-        kept = {**self._kept(folder), "port": port}
+        state = {**kept(folder, KEPT), "port": port}
         for slot in SLOTS:
             if not os.path.exists(f"{run}/{slot}.json"):
                 self._write_endpoints(folder, slot, ())
-        self._save(folder, kept)
+        self._save(folder, state)
         argv = [self.find(), "-c", f"{run}/envoy.json", "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
         supervisor.start(run, argv, {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}, run, 5.0)
         for _ in range(250):
@@ -71,9 +71,9 @@ class EnvoyRouter:
 
     def set_weights(self, folder: str, shares: Mapping[int, tuple[int, Sequence[str]]]) -> None:
         """Bring endpoints first, wait until Envoy knows them, then change all weights at once."""
-        kept = self._kept(folder)
-        slots: dict[str, dict[str, Any]] = kept["slots"]
-        before = json.dumps(kept)
+        state = kept(folder, KEPT)
+        slots: dict[str, dict[str, Any]] = state["slots"]
+        before = json.dumps(state)
         for slot in slots.values():
             if slot["release"] not in shares:
                 slot["weight"] = 0
@@ -88,10 +88,10 @@ class EnvoyRouter:
             if addresses and slot["addresses"] != list(addresses):
                 slot["addresses"] = list(addresses)
                 fresh[there[release]] = addresses
-        if json.dumps(kept) != before:
+        if json.dumps(state) != before:
             for name, addresses in fresh.items():
                 self._write_endpoints(folder, name, addresses)
-            self._save(folder, kept)
+            self._save(folder, state)
         for name, addresses in fresh.items():
             self._wait_for(folder, name, len(addresses))
         wanted = {name: int(slots[name]["weight"]) if name in slots else 0 for name in SLOTS}
@@ -100,10 +100,10 @@ class EnvoyRouter:
 
     def counters(self, folder: str) -> Mapping[int, Counters]:
         """Return what each release has answered."""
-        kept, seen = self._kept(folder), self._stats(folder)
-        found = add_up(kept, kept["slots"], seen, int(supervisor.state(f"{folder}/router")["pid"]))
+        state, seen = kept(folder, KEPT), self._stats(folder)
+        found = add_up(state, state["slots"], seen, int(supervisor.state(f"{folder}/router")["pid"]))
         if seen:
-            self._write(folder, kept)
+            jsonfile.write(f"{folder}/router/{KEPT}", state)
         return found
 
     def remove(self, folder: str) -> None:
@@ -125,23 +125,12 @@ class EnvoyRouter:
                 return name, [requests, bad]
         raise OutsideError(f"all {len(SLOTS)} slots of the router are in use", "a shorter bake time frees some")
 
-    def _kept(self, folder: str) -> dict[str, Any]:
-        try:
-            with open(f"{folder}/router/kept.json", encoding="utf-8") as f:
-                known: dict[str, Any] = json.load(f)
-                return known
-        except (OSError, ValueError):
-            return {"port": 0, "slots": {}, "totals": {}}
-
-    def _write(self, folder: str, kept: dict[str, Any]) -> None:
-        _replace(f"{folder}/router/kept.json", kept)
-
-    def _save(self, folder: str, kept: dict[str, Any]) -> None:
-        weights = {name: kept["slots"].get(name, {}).get("weight", 0) for name in SLOTS}
+    def _save(self, folder: str, state: dict[str, Any]) -> None:
+        weights = {name: state["slots"].get(name, {}).get("weight", 0) for name in SLOTS}
         if not any(weights.values()):
             weights[SLOTS[0]] = 1  # Envoy does not start where all are nought
-        _replace(f"{folder}/router/envoy.json", _bootstrap(folder, kept["port"], weights))
-        self._write(folder, kept)
+        jsonfile.write(f"{folder}/router/envoy.json", _bootstrap(folder, state["port"], weights))
+        jsonfile.write(f"{folder}/router/{KEPT}", state)
 
     def _write_endpoints(self, folder: str, slot: str, addresses: Sequence[str]) -> None:
         hosts = [address.rpartition(":") for address in addresses]
@@ -151,12 +140,12 @@ class EnvoyRouter:
             "cluster_name": slot,
             "endpoints": [{"lb_endpoints": endpoints}],
         }
-        _replace(f"{folder}/router/{slot}.json", {"version_info": str(time.time_ns()), "resources": [assignment]})
+        jsonfile.write(f"{folder}/router/{slot}.json", {"version_info": str(time.time_ns()), "resources": [assignment]})
 
     # what it says
 
     def _ask(self, folder: str, method: str, path: str) -> str:
-        connection = _Admin(_socket(folder))
+        connection = _Admin(socket_path(folder))
         try:
             connection.request(method, path, headers={"Host": "admin"})
             reply = connection.getresponse()
@@ -208,18 +197,6 @@ class _Admin(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def _replace(path: str, value: object) -> None:
-    with open(path + ".draft", "w", encoding="utf-8") as f:
-        json.dump(value, f)
-    os.replace(path + ".draft", path)
-
-
-def _socket(folder: str) -> str:
-    """Return where the admin socket lies: beside the rest, or, where that path is too long for a socket, in /tmp under a name made of it."""
-    path = f"{folder}/router/admin.sock"
-    return path if len(path) < 90 else f"/tmp/trunkline-{os.getuid()}-{digest(path)[:16]}.sock"  # noqa: S108 - mode 600, and a digest for a name
-
-
 def _bootstrap(folder: str, port: int, weights: dict[str, int]) -> dict[str, Any]:
     """Return Envoy's configuration."""
     clusters = [
@@ -253,7 +230,7 @@ def _bootstrap(folder: str, port: int, weights: dict[str, int]) -> dict[str, Any
     }
     return {
         "node": {"id": "trunkline", "cluster": "trunkline"},
-        "admin": {"address": {"pipe": {"path": _socket(folder), "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": socket_path(folder), "mode": 0o600}}},
         "layered_runtime": {"layers": [{"name": "kept", "static_layer": {"traffic": weights}}, {"name": "admin", "admin_layer": {}}]},
         "static_resources": {"listeners": [listener], "clusters": clusters},
     }

@@ -7,7 +7,6 @@ guide, "set server", "show stat".)
 
 import contextlib
 import csv
-import json
 import os
 import resource
 import shutil
@@ -16,14 +15,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trunkline.adapters.traffic_routers.counting import add_up
-from trunkline.kit import supervisor
-from trunkline.kit.ids import digest
+from trunkline.adapters.traffic_routers.keeping import add_up, kept, socket_path
+from trunkline.kit import jsonfile, supervisor
 from trunkline.model.errors import OutsideError
 from trunkline.ports.delivery import Counters
 
 SLOTS = 32
 FULL = 256
+KEPT = "slots.json"
 
 CONFIG = """# Written by Trunkline at each change of weights; changes by hand are lost.
 global
@@ -68,7 +67,7 @@ class HaproxyRouter:
         if supervisor.is_alive(run):
             return
         os.makedirs(run, exist_ok=True)
-        slots = self._slots(folder)
+        slots = kept(folder, KEPT)
         slots["port"] = port
         self._save(folder, slots)
         argv = [self.find(), "-db", "-f", f"{run}/haproxy.cfg"]
@@ -82,8 +81,8 @@ class HaproxyRouter:
 
     def set_weights(self, folder: str, shares: Mapping[int, tuple[int, Sequence[str]]]) -> None:
         """Give each ready instance its part: raise first, then lower, so that no moment is without a server."""
-        slots = self._slots(folder)
-        servers: dict[str, dict[str, Any]] = slots["servers"]
+        slots = kept(folder, KEPT)
+        servers: dict[str, dict[str, Any]] = slots["slots"]
         wanted: dict[tuple[int, str], int] = {}
         parts = {number: percent / len(addresses) for number, (percent, addresses) in shares.items() if addresses}
         most = max(parts.values(), default=0.0)
@@ -101,7 +100,7 @@ class HaproxyRouter:
                 there[key] = name
         for key, weight in wanted.items():
             servers[there[key]]["weight"] = weight
-        if slots != self._slots(folder):
+        if slots != kept(folder, KEPT):
             self._save(folder, slots)
         self._apply(folder, servers)
 
@@ -138,10 +137,10 @@ class HaproxyRouter:
 
     def counters(self, folder: str) -> Mapping[int, Counters]:
         """Sum up the slots of each release."""
-        slots, seen = self._slots(folder), self._stat(folder)
-        found = add_up(slots, slots["servers"], seen, int(supervisor.state(f"{folder}/router")["pid"]))
+        slots, seen = kept(folder, KEPT), self._stat(folder)
+        found = add_up(slots, slots["slots"], seen, int(supervisor.state(f"{folder}/router")["pid"]))
         if seen:
-            self._write(folder, slots)
+            jsonfile.write(f"{folder}/router/{KEPT}", slots)
         return found
 
     def remove(self, folder: str) -> None:
@@ -150,33 +149,19 @@ class HaproxyRouter:
 
     # what is kept
 
-    def _slots(self, folder: str) -> dict[str, Any]:
-        try:
-            with open(f"{folder}/router/slots.json", encoding="utf-8") as f:
-                known: dict[str, Any] = json.load(f)
-                return known
-        except (OSError, ValueError):
-            return {"port": 0, "servers": {}, "totals": {}}
-
-    def _write(self, folder: str, slots: dict[str, Any]) -> None:
-        path = f"{folder}/router/slots.json"
-        with open(path + ".draft", "w", encoding="utf-8") as f:
-            json.dump(slots, f)
-        os.replace(path + ".draft", path)
-
     def _save(self, folder: str, slots: dict[str, Any]) -> None:
         lines = []
         for i in range(SLOTS):
-            server = slots["servers"].get(f"s{i}")
+            server = slots["slots"].get(f"s{i}")
             if server is None:
                 lines.append(f"    server s{i} 127.0.0.1:9 weight 0 disabled")
             else:
                 lines.append(f"    server s{i} {server['address']} weight {server['weight']}")
         path = f"{folder}/router/haproxy.cfg"
         with open(path + ".draft", "w", encoding="utf-8") as f:
-            f.write(CONFIG.format(connections=_connections(), socket=_socket(folder), port=slots["port"], servers="\n".join(lines)))
+            f.write(CONFIG.format(connections=_connections(), socket=socket_path(folder), port=slots["port"], servers="\n".join(lines)))
         os.replace(path + ".draft", path)
-        self._write(folder, slots)
+        jsonfile.write(f"{folder}/router/{KEPT}", slots)
 
     # what it says
 
@@ -184,7 +169,7 @@ class HaproxyRouter:
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(2.0)
             try:
-                s.connect(_socket(folder))
+                s.connect(socket_path(folder))
                 s.sendall(command.encode() + b"\n")
                 pieces = []
                 while piece := s.recv(1 << 16):
@@ -234,9 +219,3 @@ def _last_alert(run: str) -> str:
     except OSError:
         alerts = []
     return alerts[-1].partition(" : ")[2] if alerts else "it says nothing"
-
-
-def _socket(folder: str) -> str:
-    """Return where the admin socket lies: beside the rest, or, where that path is too long for a socket, in /tmp under a name made of it."""
-    path = f"{folder}/router/admin.sock"
-    return path if len(path) < 90 else f"/tmp/trunkline-{os.getuid()}-{digest(path)[:16]}.sock"  # noqa: S108 - mode 600, and a digest for a name

@@ -2,16 +2,14 @@
 
 recreate     stop the old release, start the new one: traffic fails between them
 blue_green   start the new beside the old, let people look, switch all at once, keep the old warm
-red_black    as blue_green, and the old release is stopped once the switch has baked
+red_black    another name for blue_green: the old release stays warm until the switch has baked, then it is stopped
 canary       a growing share of the traffic, each step held until the judge is content
-rolling      one instance after the other: the share grows by instances
+rolling      as many steps as instances: the new release is started whole, beside the old, and its share grows by one instance's part at a time
 """
 
 from collections.abc import Callable
 
 from trunkline.model.deliveries import EnvironmentSpec, Phase, PhaseKind, Strategy
-
-MAX_BAKE = 1e9
 
 
 def _gate(strategy: Strategy) -> list[Phase]:

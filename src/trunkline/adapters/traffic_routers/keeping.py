@@ -1,8 +1,11 @@
-"""Counts that never fall, from a proxy whose own begin at nought whenever it restarts."""
+"""What both routers keep: files that are replaced whole, a socket's place, and counts that never fall, from a proxy whose own begin anew."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from trunkline.kit import jsonfile
+from trunkline.kit.ids import digest
 from trunkline.ports.delivery import Counters
 
 Absolute = tuple[int, int, int]  # requests, bad ones, in progress
@@ -32,3 +35,15 @@ def add_up(kept: dict[str, Any], parts: Mapping[str, dict[str, Any]], seen: Mapp
         part["from"] = [requests, bad]
         current[part["release"]] = current.get(part["release"], 0) + now
     return {int(release): Counters(requests, bad, current.get(int(release), 0)) for release, (requests, bad) in totals.items()}
+
+
+def kept(folder: str, name: str) -> dict[str, Any]:
+    """Return what a router has written down about an environment."""
+    found: dict[str, Any] | None = jsonfile.read(f"{folder}/router/{name}")
+    return found or {"port": 0, "slots": {}, "totals": {}}
+
+
+def socket_path(folder: str) -> str:
+    """Return where the admin socket lies: beside the rest, or, where that path is too long for a socket, in /tmp under a name made of it."""
+    path = f"{folder}/router/admin.sock"
+    return path if len(path) < 90 else f"/tmp/trunkline-{os.getuid()}-{digest(path)[:16]}.sock"  # noqa: S108 - mode 600, and a digest for a name

@@ -1,0 +1,1 @@
+"""Where releases run: implementations of ports.delivery.DeployTarget, one file each."""
