@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -48,6 +49,7 @@ class _Environment:
     counters: dict[int, Counters]
     ticks: list[Tick]
     ticks_of: int = 0
+    calm: deque[Tick] = field(default_factory=lambda: deque(maxlen=600))
     measured_at: float = 0.0
     verdict: Verdict | None = None
     unwanted_since: dict[int, float] = field(default_factory=dict)
@@ -305,7 +307,7 @@ class Deliverer:
         if rollout.previous is not None and rollout.weight and rollout.spec.strategy.analysis:
             phase = rollout.phase
             due = rollout.entered_at + phase.seconds if phase is not None and phase.kind is PhaseKind.ANALYSE else now + 1e9
-            known.verdict = judge(rollout.spec.analysis, known.ticks, rollout.entered_at, due, now)
+            known.verdict = judge(rollout.spec.analysis, known.ticks, rollout.entered_at, due, now, known.calm)
         needs_log = bool(broken) or (known.verdict is not None and known.verdict.outcome is Outcome.FAIL)
         return Seen(
             ready=bool(instances) and all(i.ready for i in instances),
@@ -377,6 +379,7 @@ class Deliverer:
             return
         if rollout is None:
             self._count_late(known, before, now)
+            self._note_calm(known, before, now)
             return
         if known.ticks_of != rollout.id:
             known.ticks, known.ticks_of = _read_ticks(self._ticks_file(known, rollout)), rollout.id
@@ -407,6 +410,13 @@ class Deliverer:
         late = known.counters.get(number, Counters()).bad - before.get(number, Counters()).bad
         if late > 0:
             self._save(known, last, replace(last, explanation=replace(last.explanation, hurt=last.explanation.hurt + late)))
+
+    def _note_calm(self, known: _Environment, before: dict[int, Counters], now: float) -> None:
+        """Remember how the release that serves alone varies from second to second, ten minutes back: judges temper their evidence by it."""
+        serving = max(known.weights, key=lambda n: known.weights[n])
+        was, is_ = before.get(serving), known.counters.get(serving)
+        if was is not None and is_ is not None and is_.requests > was.requests:
+            known.calm.append(Tick(now, is_.requests - was.requests, is_.bad - was.bad, 0, 0))
 
     def _ticks_file(self, known: _Environment, rollout: Rollout) -> str:
         return f"{known.folder}/ticks-{rollout.id}.jsonl"

@@ -18,10 +18,10 @@ def simulated(
     return [tick(rng, 10.0 * (i + 1), rate, weight, stable, canary, noise) for i in range(ticks)]
 
 
-def looked_at_every_tick(analysis: Analysis, ticks: list[Tick]) -> Verdict:
+def looked_at_every_tick(analysis: Analysis, ticks: list[Tick], calm: list[Tick] | None = None) -> Verdict:
     """Judge after each tick, as a rollout does, and stop at the first failure."""
     for i in range(1, len(ticks) + 1):
-        verdict = judge(analysis, ticks[:i], 0.0, 1e9, ticks[i - 1].at)
+        verdict = judge(analysis, ticks[:i], 0.0, 1e9, ticks[i - 1].at, calm or ())
         if verdict.outcome is Outcome.FAIL:
             return verdict
     return verdict
@@ -34,6 +34,15 @@ def test_a_healthy_release_is_hardly_ever_taken_back(noise: float) -> None:
     )
 
     assert wrong <= 6  # alpha is 0.05 of 60; more than 6 has a probability below 0.1 % for a rate of 2 %
+
+
+def test_what_the_stable_release_did_before_tempers_bursts_from_the_first_tick() -> None:
+    def wrong(calm: int) -> int:
+        before = [simulated(500 + seed, calm, 0.01, 0.0, weight=0.0, noise=1.5) for seed in range(60)]
+        ticks = [simulated(seed, 30, 0.01, 0.01, noise=1.5) for seed in range(60)]
+        return sum(looked_at_every_tick(Analysis(), t, b).outcome is Outcome.FAIL for t, b in zip(ticks, before, strict=True))
+
+    assert wrong(60) <= 2 < wrong(0)
 
 
 def test_a_release_that_is_five_times_worse_is_found() -> None:

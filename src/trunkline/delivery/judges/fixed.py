@@ -11,7 +11,7 @@ def _window(analysis: Analysis, ticks: Sequence[Tick], now: float) -> tuple[int,
     return sum(t.canary_requests for t in inside), sum(t.canary_bad for t in inside), first
 
 
-def count(analysis: Analysis, ticks: Sequence[Tick], phase_began: float, due: float, now: float) -> Verdict:
+def count(analysis: Analysis, ticks: Sequence[Tick], phase_began: float, due: float, now: float, calm: Sequence[Tick]) -> Verdict:
     """Fail when more than `limit` requests to the new release were bad in the last `window` seconds; no data counts as none bad."""
     if now < due:
         return Verdict(Outcome.RUNNING, f"looks at the errors in {due - now:.0f} s")
@@ -20,7 +20,7 @@ def count(analysis: Analysis, ticks: Sequence[Tick], phase_began: float, due: fl
     return Verdict(Outcome.FAIL if bad > analysis.limit else Outcome.PASS, said, first_bad_at=first)
 
 
-def threshold(analysis: Analysis, ticks: Sequence[Tick], phase_began: float, due: float, now: float) -> Verdict:
+def threshold(analysis: Analysis, ticks: Sequence[Tick], phase_began: float, due: float, now: float, calm: Sequence[Tick]) -> Verdict:
     """Fail when the share of bad requests in the last `window` seconds is above `limit` (a fraction); no data is inconclusive."""
     if now < due:
         return Verdict(Outcome.RUNNING, f"looks at the share of errors in {due - now:.0f} s")

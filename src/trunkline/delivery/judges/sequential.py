@@ -8,7 +8,7 @@ probability at most alpha, however often one looks (Ville's inequality; sequenti
 
 The evidence of safety is the same construction downwards, from the relative risk that is no longer acceptable, or, where errors are rare, from an
 absolute margin above the stable release's share. Bursts make counts vary more than binomials: the exponent 1/phi, with phi estimated from the stable
-release, tempers the evidence.
+release before and during the rollout, tempers the evidence.
 """
 
 import math
@@ -121,9 +121,9 @@ def interval(analysis: Analysis, ticks: Sequence[Tick], phi: float) -> tuple[flo
     return (0.0 if inside[0] == grid[0] else inside[0], math.inf if inside[-1] == grid[-1] else inside[-1])
 
 
-def e1(analysis: Analysis, ticks: Sequence[Tick], phase_began: float, due: float, now: float) -> Verdict:
+def e1(analysis: Analysis, ticks: Sequence[Tick], phase_began: float, due: float, now: float, calm: Sequence[Tick]) -> Verdict:
     """Judge a rollout by all its ticks: fail or pass as soon as the evidence is 1/alpha, else still running."""
-    evidence = Evidence(analysis, phi=dispersion(ticks))
+    evidence = Evidence(analysis, phi=dispersion([*calm, *ticks]))
     for tick in ticks:
         evidence.add(tick)
     harm, safety, limit = evidence.harm, evidence.safety, 1 / analysis.alpha
