@@ -8,6 +8,8 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +21,7 @@ import pytest
 from tests.conftest import git
 from tests.e2e.conftest import Server, project
 
+from trunkline.adapters.deploy_targets.process import ProcessTarget
 from trunkline.kit import supervisor
 
 HAPROXY = shutil.which("haproxy") or ("/usr/sbin/haproxy" if os.access("/usr/sbin/haproxy", os.X_OK) else "")
@@ -340,3 +343,99 @@ def test_a_newer_rollout_takes_the_place_of_one_that_is_under_way(site: Site) ->
     assert site.environment()["weights"]["3"] == 100
     site.leave()
     assert set(site.answers) == {"200 1", "200 3"}
+
+
+def test_the_commands_deploy_show_and_go_back_with_their_exit_statuses(site: Site) -> None:
+    site.declare(strategy={"kind": "blue_green", "pause": "0s", "analysis": False})
+    git(site.folder, "remote", "add", "origin", f"{site.server.url}/team/project.git")
+
+    def trunkline(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-m", "trunkline", *words], cwd=site.folder, capture_output=True, text=True, timeout=60)
+
+    site.version("Two")
+    good = trunkline("deploy", "production")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "release 2 has all traffic" in good.stdout
+    assert "release 2 100 %" in trunkline("env").stdout
+    site.version("Broken", before="sys.exit('no settings')")
+    broken = trunkline("deploy", "production")
+    assert broken.returncode == 1
+    assert "all traffic is back on release 2" in broken.stdout
+    assert "no settings" in broken.stdout
+    back = trunkline("rollback", "production", "--json")
+    assert (back.returncode, json.loads(back.stdout)["release"]) == (0, 1)
+    site.declare(strategy={"kind": "canary", "steps": [20], "pause": "1s"})  # nobody comes: no evidence
+    site.version("Four")
+    assert trunkline("deploy", "production").returncode == 5
+    assert trunkline("promote", "production").returncode == 0
+    assert trunkline("deploy", "nowhere").returncode == 2
+    assert trunkline("abort", "production").returncode == 2
+
+
+def test_what_is_green_on_the_branch_is_deployed_by_itself_and_once(site: Site) -> None:
+    site.declare(auto=True, branch="main", strategy={"kind": "blue_green", "pause": "0s", "analysis": False})
+    site.version("Two")
+    for _ in range(200):
+        if site.environment()["release"] == 2:
+            break
+        time.sleep(0.1)
+    assert site.environment()["release"] == 2
+
+    run = site.server.runs()[0]
+    job = site.server.get(f"/api/v1/runs/{run['id']}")["jobs"][0]["id"]
+    site.server.request("POST", f"/api/v1/jobs/{job}/retry", {})
+    site.server.until_ended(run["id"])
+    time.sleep(1)
+
+    assert len(site.environment()["rollouts"]) == 2  # green once more changes nothing
+    site.server.push(site.folder, ref="elsewhere")
+    (site.folder / ".gitlab-ci.yml").write_text("job: {script: ['false']}\n")
+    site.version("Red")
+    site.server.until_ended(site.server.runs()[0]["id"])
+    time.sleep(1)
+    assert len(site.environment()["rollouts"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("strategy", "gapless"),
+    [
+        ({"kind": "rolling", "pause": "1s", "analysis": False}, True),
+        ({"kind": "red_black", "pause": "0s", "analysis": False}, True),
+        ({"kind": "recreate"}, False),
+    ],
+)
+def test_a_strategy_brings_two_instances_of_the_new_release(site: Site, strategy: dict[str, Any], gapless: bool) -> None:
+    site.declare(instances=2, strategy=strategy, bake="1s")
+    site.visit(2)
+
+    done = site.deployed("Two")
+
+    assert done["status"] == "promoted"
+    assert len(site.environment()["instances"]["2"]) == 2
+    for _ in range(100):
+        if set(site.environment()["instances"]) == {"2"}:
+            break
+        time.sleep(0.1)
+    assert set(site.environment()["instances"]) == {"2"}  # the old release has baked out, or was stopped first
+    metrics = site.server.request("GET", "/metrics")[1].decode()
+    assert 'deploy_weight_ratio{environment="production",project="team/project",release="2"} 1.0' in metrics
+    assert 'deploy_rollouts_total{environment="production",project="team/project",status="promoted"} 2.0' in metrics
+    site.leave()
+    assert (set(site.answers) == {"200 1", "200 2"}) is gapless
+
+
+def test_only_the_last_releases_are_kept(site: Site) -> None:
+    target = ProcessTarget(str(site.server.data / "ports.json"))
+    site.declare(strategy={"kind": "blue_green", "pause": "0s", "analysis": False}, bake="0s")
+    for title in ("Two", "Three"):
+        assert site.deployed(title)["status"] == "promoted"
+    folder = next((site.server.data / "delivery").rglob("releases")).parent
+    until_gone = time.time() + 20
+    while list(target.running(str(folder))) != [3] and time.time() < until_gone:
+        time.sleep(0.1)
+
+    target.forget(str(folder), keep=1, wanted=[3])
+
+    assert [p.name for p in (folder / "releases").iterdir()] == ["3"]
+    assert os.readlink(folder / "current") == "releases/3"
+    assert json.loads((folder / "releases/3/manifest.json").read_text())["release"] == 3

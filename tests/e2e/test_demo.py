@@ -16,5 +16,7 @@ def test_the_demo_turns_green_and_is_quicker_the_second_time(tmp_path: Path) -> 
 
     assert first.returncode == 0, first.stdout + first.stderr
     assert "green" in first.stdout
+    assert "release 3 was taken back" in first.stdout
+    assert "all traffic is back on release 2" in first.stdout
     assert second.returncode == 0, second.stdout + second.stderr
     assert second.stdout.count("reused, saved") == 5, second.stdout

@@ -101,18 +101,18 @@ def main(arguments: list[str], verb: str = "deploy") -> int:
         return _show(remote, options)
     body = {"release": getattr(options, "release", 0), "ref": getattr(options, "ref", "")}
     rollout = remote.ask(f"environments/{urllib.parse.quote(options.environment, safe='')}/{verb}", body)
-    if options.json and (verb != "deploy" or options.detach):
-        print(json.dumps(rollout, indent=1))
-    if verb in ("deploy", "rollback", "promote", "abort") and not getattr(options, "detach", False):
+    watched = verb in ("deploy", "rollback", "promote", "abort") and not getattr(options, "detach", False)
+    if watched:
         rollout = _watch(remote, options, rollout)
-        if options.json:
-            print(json.dumps(rollout, indent=1))
-        if rollout["status"] == "paused":
-            return 5
-        return 1 if rollout["status"] == "rolled_back" or (rollout["status"] == "aborted" and verb == "deploy") else 0
-    if not options.json:
+    if options.json:
+        print(json.dumps(rollout, indent=1))
+    elif not watched:
         print(f"{options.environment}: {rollout['progress']}")
-    return 0
+    if not watched:
+        return 0
+    if rollout["status"] == "paused":
+        return 5
+    return 1 if rollout["status"] == "rolled_back" or (rollout["status"] == "aborted" and verb == "deploy") else 0
 
 
 def _watch(remote: Remote, options: argparse.Namespace, rollout: dict[str, Any]) -> dict[str, Any]:
