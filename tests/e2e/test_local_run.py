@@ -142,3 +142,20 @@ def test_two_hundred_thousand_lines_keep_memory_flat(tmp_path: Path) -> None:
 
     peak("small")
     assert peak("log") - peak("small") < 8 * 1024
+
+
+def test_limits_hold_in_a_local_run_too(tmp_path: Path) -> None:
+    folder = project(tmp_path / "p", "job:\n  script: head -c 5000000 /dev/zero > big\n")
+    command = [*RUN, "--quiet"]
+
+    free = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    bound = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, env={**os.environ, "TRUNKLINE_JOB_FILE_SIZE": "1M"}
+    )
+    wrong = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, env={**os.environ, "TRUNKLINE_JOB_MEMORY": "much"}
+    )
+
+    assert (free.returncode, bound.returncode, wrong.returncode) == (0, 1, 2)
+    assert "File too large" in bound.stdout
+    assert "job_memory can't be 'much'" in wrong.stderr

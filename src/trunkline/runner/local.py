@@ -255,7 +255,10 @@ class LocalRun:
         shown = (os.path.join(cache_root(), "environments"), os.path.expanduser("~/.cache"))
         if self.asked.committed:
             _materialise(self.prepared, os.path.join(home, "head"))
-        executor = HostExecutor(isolation, shown=tuple(p for p in shown if os.path.isdir(p)))
+        memory, file_size, processes = _limits()
+        executor = HostExecutor(
+            isolation, shown=tuple(p for p in shown if os.path.isdir(p)), memory=memory, file_size=file_size, processes=processes
+        )
         folders = Folders(f"{home}/work", f"{home}/caches", os.path.join(cache_root(), "environments"), f"{home}/artifacts")
         _forget_artifacts(folders.artifacts, [j.name for j in self.run.jobs])
         return Workshop(executor, folders, find_uv, self.asked.fresh, python_version)
@@ -297,6 +300,16 @@ class LocalRun:
             self.results.put((name, work(shop, task, cancel, lambda data: self.results.put((name, data)))))
         except BaseException as problem:  # noqa: BLE001 - handed to the main thread, which raises it
             self.results.put((name, problem))
+
+
+def _limits() -> tuple[int, int, int]:
+    """Return the limits for jobs that stand in the environment, as the server reads them: TRUNKLINE_JOB_MEMORY, _FILE_SIZE, _PROCESSES."""
+    if not any(name.startswith("TRUNKLINE_JOB_") for name in os.environ):
+        return 0, 0, 0
+    from trunkline.wiring.settings import load
+
+    settings = load({}, {n: v for n, v in os.environ.items() if n.startswith("TRUNKLINE_JOB_")}, os.devnull)
+    return settings.job_memory, settings.job_file_size, settings.job_processes
 
 
 def _file_name(job: str) -> str:
