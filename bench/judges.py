@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from trunkline.delivery.judges import judge
 from trunkline.delivery.judges.sequential import Evidence, dispersion
-from trunkline.model.deliveries import Analysis, Outcome, Tick
+from trunkline.model.deliveries import ERRORS, Analysis, Outcome, Tick
 from trunkline.testing.traffic import tick
 
 STEPS = [10, 20, 30, 40, 50, 60, 70, 80, 90]
@@ -43,10 +43,12 @@ def e1(ticks: list[Tick], before: list[Tick]) -> int | None:
         if now.stable_bad or now.canary_bad:
             evidence.phi = dispersion([*before, *ticks[: i + 1]])
             if evidence.harm >= 1 / analysis.alpha:
-                verdict = judge(analysis, ticks[: i + 1], 0.0, math.inf, now.at, before)
+                verdict = judge(analysis, {ERRORS: ticks[: i + 1]}, 0.0, math.inf, now.at, {ERRORS: before})
                 assert verdict.outcome is Outcome.FAIL, "the short way and the judge disagree"
                 return i
-    assert judge(analysis, ticks, 0.0, math.inf, ticks[-1].at, before).outcome is not Outcome.FAIL, "the short way and the judge disagree"
+    assert judge(analysis, {ERRORS: ticks}, 0.0, math.inf, ticks[-1].at, {ERRORS: before}).outcome is not Outcome.FAIL, (
+        "the short way and the judge disagree"
+    )
     return None
 
 

@@ -85,7 +85,7 @@ def main(root: Path) -> None:
         port = probe.getsockname()[1]
     try:
         for release in releases:
-            target.ensure(folder, spec, release)
+            target.ensure(folder, spec, release, 1)
         while not all(i.ready for release in releases for i in target.observe(folder, spec, release)):
             time.sleep(0.05)
         addresses = {r.number: [i.address for i in target.observe(folder, spec, r)] for r in releases}

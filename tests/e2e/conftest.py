@@ -145,3 +145,17 @@ def commit(folder: Path, pipeline: str, message: str = "Another commit") -> None
 def have(program: str) -> bool:
     """Say whether a program is installed."""
     return any(os.access(os.path.join(p, program), os.X_OK) for p in os.environ["PATH"].split(os.pathsep))
+
+
+@pytest.fixture
+def site(server: Server, tmp_path: Path) -> Iterator[Any]:
+    """A site (tests.e2e.site.Site) with a first release."""
+    from tests.e2e.site import Site
+
+    made = Site(server, tmp_path / "site")
+    try:
+        made.declare()
+        assert made.deployed("One")["status"] == "promoted"
+        yield made
+    finally:
+        made.remove()

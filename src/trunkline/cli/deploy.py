@@ -1,4 +1,4 @@
-"""`trunkline deploy`, `rollback`, `promote`, `abort`, `pause`, `resume`, `approve`, `env`: delivery, asked of a server."""
+"""`trunkline deploy`, `rollback`, `promote`, `abort`, `pause`, `resume`, `approve`, `stop`, `env`: delivery, asked of a server."""
 
 import argparse
 import json
@@ -23,6 +23,7 @@ ABOUT = {
     "pause": "Hold the rollout that is under way at its share of the traffic.",
     "resume": "Let a paused rollout go on.",
     "approve": "Approve the rollout that waits for it (not for the author of the change).",
+    "stop": "Stop an environment: nothing of it runs any more, until something is deployed there again.",
     "env": "Show what serves where, and what is under way.",
 }
 
@@ -119,9 +120,9 @@ def _watch(remote: Remote, options: argparse.Namespace, rollout: dict[str, Any])
     paint = show.painter(show.has_colour(sys.stdout))
     said = ""
     while True:
-        found = next(e for e in remote.ask("environments")["environments"] if e["name"] == options.environment)
+        found = next(e for e in remote.ask("environments")["environments"] if e["name"] == rollout["environment"])
         now: dict[str, Any] = next((r for r in found["rollouts"] if r["id"] == rollout["id"]), rollout)
-        words = f"release {now['release']} to {options.environment}: {now['progress'].split(' (')[0].split(', watched')[0]}"
+        words = f"release {now['release']} to {rollout['environment']}: {now['progress'].split(' (')[0].split(', watched')[0]}"
         if words != said and not options.json:
             print(words + (f"\n  {paint(found['judge'], '2')}" if found["judge"] else ""), flush=True)
         said = words
@@ -137,7 +138,7 @@ def _explain(rollout: dict[str, Any], paint: show.Paint) -> None:
     if rollout["status"] == "paused":
         print(paint(f"paused: {rollout['held']}", "33;1") + "\n  trunkline promote, resume or abort decides")
     elif rollout["status"] == "promoted":
-        print(paint(told["what"], "32;1") + (f"\n  {told['evidence']}" if told["evidence"] else ""))
+        print(paint(told["what"], "32;1") + f" on port {rollout['port']}" + (f"\n  {told['evidence']}" if told["evidence"] else ""))
     elif told:
         print(paint(told["what"], "31;1"))
         print(f"  {told['action']}, after {duration(told['took'])}; {told['hurt']} requests were hurt")
@@ -158,7 +159,16 @@ def _show(remote: Remote, options: argparse.Namespace) -> int:
         print("nothing has been deployed yet: trunkline deploy ENV")
     for e in found:
         shares = ", ".join(f"release {n} {w} %" for n, w in e["weights"].items() if w) or "nothing serves"
-        print(f"{e['name']}: {shares}" + (f"  (port {e['port']})" if e["port"] else ""))
+        until = time.strftime(", until %Y-%m-%d %H:%M", time.localtime(e["expires_at"])) if e["expires_at"] else ""
+        print(
+            f"{e['name']}: {'stopped' if e['is_stopped'] else shares}"
+            + (f"  (port {e['port']}{until})" if e["port"] and e["release"] else "")
+        )
         for r in e["rollouts"][:5]:
-            print(f"  release {r['release']}: {r['progress']}")
+            print(f"  release {r['release']}: {r['progress']}" + (f" ({r['reason']})" if r["reason"] else ""))
+        for j in e["jobs"][:5]:
+            print(f"  {j['sha'][:8]} by job {j['job']} of run {j['run']}")
+        for r in e["replayed"] if options.environment else ():
+            if r["rollouts"]:
+                print(f"  rule {r['judge']}: would have taken back {r['alarms']} of {r['rollouts']} healthy releases in the last days")
     return 0

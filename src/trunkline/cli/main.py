@@ -20,6 +20,7 @@ COMMANDS = {
     "pause": ("trunkline.cli.deploy", "hold a rollout"),
     "resume": ("trunkline.cli.deploy", "let a paused rollout go on"),
     "approve": ("trunkline.cli.deploy", "approve a rollout that waits for it"),
+    "stop": ("trunkline.cli.deploy", "stop an environment"),
     "env": ("trunkline.cli.deploy", "show what serves where"),
     "admin": ("trunkline.cli.admin", "set the administrator's password, make API tokens"),
     "demo": ("trunkline.cli.demo", "start a server, push a sample project, watch it turn green"),

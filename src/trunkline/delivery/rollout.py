@@ -5,6 +5,7 @@ and how traffic should be split in that state, and whoever acts makes the world 
 tick finds the saved state and the same wish.
 """
 
+import math
 from collections.abc import Sequence
 
 from trunkline.kit.record import record, replace
@@ -14,10 +15,16 @@ from trunkline.model.deliveries import Explanation, Outcome, PhaseKind, Release,
 
 @record
 class Seen:
-    """What one look at the world found. `ready` is about the new release; `broken` says why it can't become or stay ready, if so."""
+    """What one look at the world found. `ready` is about the new release; `broken` says why it can't become or stay ready, if so.
+
+    `hook` is about the hook of the phase it is in: None while it runs, "" once it went well, else what went wrong. `hold` says why nobody may
+    go on, nor back, by itself.
+    """
 
     ready: bool = False
     broken: str = ""
+    hook: str | None = None
+    hold: str = ""
     verdict: Verdict | None = None
     approvals: int = 0
     wish: str = ""
@@ -36,10 +43,14 @@ def advance(rollout: Rollout, seen: Seen, now: float) -> Rollout:
     if seen.wish == "abort":
         return _back(rollout, RolloutStatus.ABORTED, f"{seen.by or 'somebody'} stopped it", seen, now)
     why = seen.broken or (seen.verdict.sentence if seen.verdict is not None and seen.verdict.outcome is Outcome.FAIL else "")
+    if not why and seen.hook and rollout.phase is not None and rollout.phase.kind is PhaseKind.HOOK:
+        why = f"the hook {rollout.phase.name!r} failed: {seen.hook}"
     if why and (rollout.spec.rollback_safe or not rollout.weight):
         return _back(rollout, RolloutStatus.ROLLED_BACK, why, seen, now)
     if why and rollout.status is RolloutStatus.RUNNING:
         return replace(rollout, status=RolloutStatus.PAUSED, held=f"{why}; it is marked rollback_safe: false, so a person decides")
+    if seen.hold and rollout.status is RolloutStatus.RUNNING and seen.wish not in ("promote", "resume"):
+        return replace(rollout, status=RolloutStatus.PAUSED, held=seen.hold)
     if seen.wish == "pause":
         return replace(rollout, status=RolloutStatus.PAUSED, held=f"paused by {seen.by or 'somebody'}")
     if seen.wish == "resume" and rollout.status is RolloutStatus.PAUSED:
@@ -72,6 +83,8 @@ def _through(rollout: Rollout, seen: Seen, now: float) -> Rollout:
     phase, since = rollout.phase, now - rollout.entered_at
     assert phase is not None
     match phase.kind:
+        case PhaseKind.HOOK:
+            return _entered(rollout, rollout.at + 1, now) if seen.hook == "" else rollout
         case PhaseKind.SCALE:
             return _entered(rollout, rollout.at + 1, now) if seen.ready else rollout
         case PhaseKind.SET_WEIGHT:
@@ -90,7 +103,10 @@ def _through(rollout: Rollout, seen: Seen, now: float) -> Rollout:
                 weight=100,
                 status=RolloutStatus.PROMOTED,
                 finished_at=now,
-                explanation=Explanation(f"release {rollout.release.number} has all traffic", seen.verdict.sentence if seen.verdict else ""),
+                explanation=Explanation(
+                    f"release {rollout.release.number} has all traffic" + (f": {rollout.reason}" if rollout.reason else ""),
+                    seen.verdict.sentence if seen.verdict else "",
+                ),
             )
 
 
@@ -135,38 +151,82 @@ def _back(rollout: Rollout, status: RolloutStatus, why: str, seen: Seen, now: fl
 
 @record
 class Wanted:
-    """One release as the world should have it: up with that share of the traffic (percent), or up and warm with none."""
+    """One release as the world should have it: built, up with that share of the traffic (percent), or up and warm with none.
+
+    `instances`: how many of it should run; None is as many as its environment says.
+    """
 
     release: Release
     weight: int
+    instances: int | None = None
+
+
+_NEVER_WARM = ("recreate", "rolling")
 
 
 def desired(history: Sequence[Rollout], now: float) -> list[Wanted]:
     """Return which releases of one environment should be up, from its rollouts, oldest first. A release that is not named should be gone.
 
-    After a promotion the previous release stays warm for the bake time; while a new rollout is under way nothing else is kept.
+    After a promotion the previous release stays warm for the bake time, with red/black until the next rollout; while a new one is under way
+    nothing else is kept.
     """
-    serving: Release | None = None
+    serving: Rollout | None = None
     warm: tuple[Release, float] | None = None
     under_way: Rollout | None = None
     for rollout in history:
         if rollout.status is RolloutStatus.PROMOTED:
-            if serving is not None and serving.id != rollout.release.id and rollout.spec.strategy.kind != "recreate":
-                warm = (serving, (rollout.finished_at or now) + rollout.spec.bake)
-            serving = rollout.release
-        elif not rollout.status.is_final:
+            if serving is not None and serving.release.id != rollout.release.id:
+                kind, ends = rollout.spec.strategy.kind, (rollout.finished_at or now) + rollout.spec.bake
+                warm = None if kind in _NEVER_WARM else (serving.release, math.inf if kind == "red_black" else ends)
+            serving = rollout
+        elif rollout.status is RolloutStatus.STOPPED:
+            serving = warm = None
+        elif rollout.status.is_under_way:
             under_way = rollout
+    if serving is not None and serving.spec.expire and (serving.finished_at or now) + serving.spec.expire <= now:
+        serving = warm = None
     wanted: list[Wanted] = []
-    if under_way is not None and not (serving is not None and serving.id == under_way.release.id):
-        alone = under_way.spec.strategy.kind == "recreate" and under_way.weight == 100
-        if serving is not None and not alone:
-            wanted.append(Wanted(serving, 100 - under_way.weight))
-        wanted.append(Wanted(under_way.release, under_way.weight if serving is not None or under_way.weight == 100 else 100))
+    if under_way is not None and not (serving is not None and serving.release.id == under_way.release.id):
+        kind, weight, up = under_way.spec.strategy.kind, under_way.weight, _started(under_way)
+        if serving is not None and not (kind == "recreate" and weight == 100):
+            whole = serving.spec.instances
+            wanted.append(Wanted(serving.release, 100 - weight, max(1, whole - round(whole * weight / 100)) if kind == "rolling" else None))
+        wanted.append(Wanted(under_way.release, weight, up))
     elif serving is not None:
-        wanted.append(Wanted(serving, 100))
+        wanted.append(Wanted(serving.release, 100))
     if warm is not None and warm[1] > now and all(w.release.id != warm[0].id for w in wanted):
         wanted.append(Wanted(warm[0], 0))
     return wanted
+
+
+def _started(rollout: Rollout) -> int | None:
+    """Return how many instances of the new release should be up in the phase it is in."""
+    scales = [(i, p.count) for i, p in enumerate(rollout.phases) if p.kind is PhaseKind.SCALE]
+    reached = [count for i, count in scales if i <= rollout.at]
+    return (reached[-1] or None) if reached else (0 if scales else None)
+
+
+def expires(history: Sequence[Rollout]) -> float | None:
+    """Return when what serves will be stopped by itself (epoch seconds), if ever."""
+    serving = next((r for r in reversed(history) if r.status in (RolloutStatus.PROMOTED, RolloutStatus.STOPPED)), None)
+    if serving is None or serving.status is RolloutStatus.STOPPED or not serving.spec.expire:
+        return None
+    return (serving.finished_at or 0.0) + serving.spec.expire
+
+
+def ill(history: Sequence[Rollout], now: float, hold: float = 60.0) -> Rollout | None:
+    """Return the rollout to whose release traffic should return by itself if the one that serves has fallen ill, or None.
+
+    Only to a release that is still warm, only where a way back is safe, and not within `hold` seconds of the last such turn: two releases that
+    are both ill do not change places all the time.
+    """
+    if not history or history[-1].status is not RolloutStatus.PROMOTED or not history[-1].spec.rollback_safe:
+        return None
+    last = history[-1]
+    if last.reason and now - (last.finished_at or 0.0) < hold:
+        return None
+    warm = next((w.release for w in desired(history, now) if not w.weight), None)
+    return next((r for r in reversed(history) if warm is not None and r.release.id == warm.id), None)
 
 
 def progress(rollout: Rollout, now: float) -> str:
@@ -178,6 +238,8 @@ def progress(rollout: Rollout, now: float) -> str:
         return str(rollout.status.value).replace("_", " ")
     since = duration(round(now - rollout.entered_at))
     match phase.kind:
+        case PhaseKind.HOOK:
+            return f"the hook {phase.name!r} runs ({since})"
         case PhaseKind.SCALE:
             return f"release {rollout.release.number} starts ({since})"
         case PhaseKind.APPROVE:

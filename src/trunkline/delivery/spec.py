@@ -10,8 +10,14 @@ environments:
     health: {path: /health, host: parcels.example.com}
     strategy: {kind: canary, steps: [10, 50], pause: 60s}
     analysis: {judge: e1}
+    hooks: {smoke: ./smoke.sh}
+  review/*:                            # one for each branch, as review/BRANCH, at an address of its own
+    auto: true
+    expire: 3 days
+    command: gunicorn --bind 127.0.0.1:$PORT parcels.app:app
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,14 +25,17 @@ from trunkline.delivery.gates import is_span
 from trunkline.delivery.judges import JUDGES
 from trunkline.delivery.strategies import STRATEGIES
 from trunkline.kit import yamltree
+from trunkline.kit.words import bytes_of
 from trunkline.kit.yamltree import Node
-from trunkline.model.deliveries import Analysis, EnvironmentSpec, Gates, Health, Strategy
+from trunkline.model.deliveries import ERRORS, Analysis, EnvironmentSpec, Gates, Health, Hooks, Metric, Strategy
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.reading import Mistakes
 
 FILE = "delivery.yml"
 TARGETS, ROUTERS = ("process",), ("haproxy", "envoy")
 NO_DATA = ("pause", "rollback", "continue")
+SOURCES, OVERLAPS = ("app", "prometheus"), ("supersede", "queue")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*(/\*)?")
 
 Reader = Callable[[Mistakes, Node, str], Any]
 
@@ -73,6 +82,20 @@ def _variables(m: Mistakes, node: Node, where: str) -> tuple[tuple[str, str], ..
     return tuple((name, m.string(value, f"{where}:{name}")) for name, value in m.mapping(node, where).items())
 
 
+def _short_span(m: Mistakes, node: Node, where: str) -> float:
+    """Read a span that may be in milliseconds."""
+    match = _MILLISECONDS.fullmatch(node.value) if isinstance(node.value, str) else None
+    return float(match[1]) / 1000 if match else m.span(node, where)
+
+
+def _size(m: Mistakes, node: Node, where: str) -> int:
+    size = bytes_of(str(node.value)) if isinstance(node.value, (str, int)) and not isinstance(node.value, bool) else None
+    if size is None or (0 < size < 16 << 20):
+        m.error(node, where, f"{where} must be a size of at least 16M, this is {node.value}", "for example 500M or 2G")
+    return size or 0
+
+
+_MILLISECONDS = re.compile(r"(\d+(?:\.\d+)?) ?ms")
 _TEXT: Reader = Mistakes.string
 _SPAN: Reader = Mistakes.span
 _FLAG: Reader = Mistakes.boolean
@@ -92,16 +115,72 @@ def _freeze(m: Mistakes, node: Node, where: str) -> tuple[str, ...]:
     return spans
 
 
+def _token(m: Mistakes, node: Node, where: str) -> str:
+    """Read the name or value of a header or cookie."""
+    text = m.string(node, where)
+    if text and not _TOKEN.fullmatch(text):
+        m.error(node, where, f"{where}: {text!r} has characters that can't stand there", "letters, digits, . _ ~ and -")
+    return text
+
+
+def _latency(m: Mistakes, node: Node, where: str) -> float | None:
+    if node.value in ("off", False):
+        return None
+    return 0.0 if node.value in ("auto", True) else _short_span(m, node, where)
+
+
+def _address(m: Mistakes, node: Node, where: str) -> str:
+    text = m.string(node, where)
+    if text and not text.startswith(("http://", "https://")):
+        m.error(node, where, f"{where}: {text!r} is no address", "for example http://127.0.0.1:9090")
+    return text
+
+
+def _metrics(m: Mistakes, node: Node, where: str) -> tuple[Metric, ...]:
+    if not isinstance(node.value, list):
+        m.error(node, where, f"{where} must be a list of metrics", "each with name, source, requests and bad (or histogram and slower)")
+        return ()
+    found: list[Metric] = []
+    for item in node.value:
+        metric = _part(Metric, _METRIC)(m, item, where)
+        if not metric.name or metric.name in (ERRORS, *(f.name for f in found)):
+            m.error(
+                item, where, f"{where}: each metric must have a name of its own" + (f", {metric.name!r} is taken" if metric.name else "")
+            )
+        if metric.histogram:
+            if metric.source != "app" or not metric.slower or metric.requests or metric.bad:
+                m.error(
+                    item,
+                    where,
+                    f"{where}: a histogram goes with source app and `slower`",
+                    "for example histogram: http_seconds, slower: 250ms",
+                )
+        elif not (metric.requests and metric.bad):
+            m.error(item, where, f"{where}: a metric needs `requests` and `bad`, or `histogram` and `slower`")
+        if (metric.source == "prometheus") != bool(metric.url):
+            m.error(item, where, f"{where}: source prometheus goes with `url`", "for example url: http://127.0.0.1:9090")
+        found.append(metric)
+    return tuple(found)
+
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]+")
+_METRIC: dict[str, Reader] = {
+    "name": _TEXT, "source": _one_of(SOURCES), "requests": _TEXT, "bad": _TEXT, "histogram": _TEXT, "slower": _short_span, "path": _TEXT, "url": _address,
+    "interval": _SPAN, "weight": _number(0.001, 1000), "tolerance": _number(1, 100), "acceptable": _number(1, 100), "margin": _number(0, 1),
+}  # fmt: skip
+_HOOKS: dict[str, Reader] = {"before": _TEXT, "smoke": _TEXT, "after": _TEXT, "failed": _TEXT, "timeout": _SPAN}
 _GATES: dict[str, Reader] = {"green": _FLAG, "wait": _SPAN, "freeze": _freeze}
 _HEALTH: dict[str, Reader] = {
     "path": _TEXT, "host": _TEXT, "status": _whole(100, 599), "passes": _whole(1, 100), "deadline": _SPAN,
 }  # fmt: skip
 _STRATEGY: dict[str, Reader] = {
     "kind": _one_of(STRATEGIES), "steps": _steps, "pause": _SPAN, "analysis": _FLAG, "approvals": _whole(0, 100),
+    "approvers": _LINES, "header": _token, "cookie": _token, "value": _token,
 }  # fmt: skip
 _ANALYSIS: dict[str, Reader] = {
     "judge": _one_of(JUDGES), "alpha": _number(0.0001, 0.5), "tolerance": _number(1, 100), "acceptable": _number(1, 100), "margin": _number(0, 1),
     "ceiling": _number(0.0001, 1), "limit": _number(0, 1e9), "window": _SPAN, "no_data": _one_of(NO_DATA),
+    "latency": _latency, "metrics": _metrics, "false_alarms": _number(0, 1),
 }  # fmt: skip
 
 
@@ -117,9 +196,10 @@ def _part(make: Callable[..., Any], readers: dict[str, Reader]) -> Reader:
 
 _ENVIRONMENT: dict[str, Reader] = {
     "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _variables,
-    "instances": _whole(1, 64), "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
+    "instances": _whole(1, 64), "memory": _size, "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
     "gates": _part(Gates, _GATES), "strategy": _part(Strategy, _STRATEGY), "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000),
-    "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG,
+    "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG, "hooks": _part(Hooks, _HOOKS), "expire": _SPAN,
+    "overlap": _one_of(OVERLAPS),
 }  # fmt: skip
 
 
@@ -141,13 +221,30 @@ def read(text: str, file: str = FILE) -> tuple[tuple[EnvironmentSpec, ...], tupl
     for name, node in m.mapping(top["environments"], "environments").items() if "environments" in top else ():
         where = f'environment "{name}"'
         parts = m.mapping(node, where, _ENVIRONMENT)
+        if not _NAME.fullmatch(name):
+            m.error(
+                node,
+                where,
+                f"{where}: the name has characters that can't stand there",
+                "letters, digits, . _ - and /; review/* is one for each branch",
+            )
+        one_for_each = name.endswith("/*")
         for needed, hint in (("command", "what starts one instance; it must listen on 127.0.0.1:$PORT"), ("port", "where people come in")):
-            if isinstance(node.value, dict) and needed not in parts:
+            if isinstance(node.value, dict) and needed not in parts and not (needed == "port" and one_for_each):
                 m.error(node, where, f"{where} must say `{needed}`", hint)
+        if one_for_each and "port" in parts:
+            m.error(parts["port"], where, f"{where}: each environment of a pattern gets a port of its own", "leave `port` out")
         values = {key: _ENVIRONMENT[key](m, value, f"{where}: {key}") for key, value in parts.items() if key in _ENVIRONMENT}
         if values.get("port") in ports and "port" in parts:
             m.error(parts["port"], where, f"{where}: port {values['port']} is taken by environment {ports[values['port']]!r}")
         ports[values.get("port")] = name
+        strategy = values.get("strategy", Strategy())
+        if (strategy.header and strategy.cookie) or (strategy.value and not (strategy.header or strategy.cookie)):
+            m.error(parts["strategy"], where, f"{where}: a cohort is known by a header or by a cookie, and the value of it")
+        if strategy.approvers and strategy.approvals > len(strategy.approvers):
+            m.error(
+                parts["strategy"], where, f"{where}: {strategy.approvals} approvals can't come from {len(strategy.approvers)} approvers"
+            )
         if not m.has_errors:
             found.append(EnvironmentSpec(name, **values))
     return (() if m.has_errors else tuple(found)), tuple(m.found)

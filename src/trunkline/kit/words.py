@@ -1,5 +1,6 @@
 """Near misses: which known word did a person probably mean?"""
 
+import re
 from collections.abc import Iterable
 
 
@@ -62,3 +63,9 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def bytes_of(text: str) -> int | None:
+    """Read a size such as 500M, 1.5G or 4096 (bytes, powers of 1024); None if it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGT]?)", text.strip())
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else None

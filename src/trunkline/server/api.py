@@ -6,7 +6,7 @@ import os
 import re
 import time
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -118,29 +118,61 @@ def rollout_out(rollout: Rollout) -> dict[str, Any]:
     return {
         "id": r.id, "environment": r.environment, "release": r.release.number, "sha": r.release.sha, "title": r.release.title,
         "previous": r.previous.number if r.previous else None, "status": r.status.value, "weight": r.weight, "progress": progress(r, time.time()),
-        "held": r.held, "by": r.by, "approved_by": list(r.approved_by), "created_at": r.created_at, "finished_at": r.finished_at,
+        "held": r.held, "by": r.by, "reason": r.reason, "digest": r.release.digest, "run": r.release.run, "approved_by": list(r.approved_by),
+        "created_at": r.created_at, "finished_at": r.finished_at,
         "strategy": r.spec.strategy.kind, "phase": r.at, "port": r.spec.port,
-        "phases": [{"kind": p.kind.value, "weight": p.weight, "seconds": p.seconds} for p in r.phases],
+        "phases": [{"kind": p.kind.value, "weight": p.weight, "seconds": p.seconds, "count": p.count, "name": p.name} for p in r.phases],
         "explanation": None if r.explanation is None else {n: getattr(r.explanation, n) for n in r.explanation._fields},  # type: ignore[attr-defined]
     }  # fmt: skip
 
 
-def environment_out(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an environment as the API tells it: what serves, what is under way, the last rollouts."""
+def environment_out(state: dict[str, Any], jobs: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Return an environment as the API tells it: what serves, what is under way, the last rollouts, and what jobs deployed there."""
     history: list[Rollout] = state["history"]
-    verdict = state["verdict"]
-    serving = next((r for r in reversed(history) if r.status is RolloutStatus.PROMOTED), None)
+    verdict, serving = state["verdict"], state["serving"]
     return {
         "name": state["name"],
         "release": serving.release.number if serving else None,
         "port": history[-1].spec.port if history else None,
+        "is_stopped": bool(history) and history[-1].status is RolloutStatus.STOPPED,
+        "expires_at": state["expires"],
         "weights": {str(n): w for n, w in state["weights"].items()},
         "instances": {str(n): [{"number": i.number, "address": i.address, "status": i.status, "ready": i.ready, "problem": i.problem} for i in found]
                       for n, found in state["instances"].items()},
         "problem": state["problem"],
         "judge": verdict.sentence if verdict else "",
+        "evidence": dict(verdict.parts) if verdict else {},
+        "replayed": [{"judge": r.judge, "alarms": r.alarms, "rollouts": r.rollouts} for r in state["replayed"]],
         "rollouts": [rollout_out(r) for r in reversed(history[-20:])],
+        "jobs": list(jobs),
     }  # fmt: skip
+
+
+def environments_out(desk: "Desk", project: str) -> list[dict[str, Any]]:
+    """Return all environments of a project: those of delivery.yml, and those that only jobs deploy to."""
+    by_jobs: dict[str, list[dict[str, Any]]] = {}
+    for row in desk.store.read(lambda tx: tx.deployments(project)):
+        told = {
+            "status": row["status"],
+            "url": row["url"],
+            "run": row["number"],
+            "sha": row["sha"],
+            "job": row["job"],
+            "created_at": row["created_at"],
+        }
+        by_jobs.setdefault(row["environment"], []).append(told)
+    found = [environment_out(state, by_jobs.pop(state["name"], ())) for state in desk.deliverer.state(project)]
+    nothing: dict[str, Any] = {
+        "history": [],
+        "verdict": None,
+        "serving": None,
+        "expires": None,
+        "weights": {},
+        "instances": {},
+        "problem": "",
+        "replayed": (),
+    }
+    return found + [environment_out({**nothing, "name": name}, rows) for name, rows in by_jobs.items()]
 
 
 def row_out(row: RunRow) -> dict[str, Any]:
@@ -264,19 +296,24 @@ def router(desk: Desk) -> APIRouter:
     @api.get("/projects/{path:path}/environments", tags=["delivery"])
     def environments(path: str) -> dict[str, Any]:
         """Return a project's environments: what serves, what is under way, the last rollouts with their explanations."""
-        return {"environments": [environment_out(e) for e in desk.deliverer.state(path)]}
+        return {"environments": environments_out(desk, path)}
 
-    @api.post("/projects/{path:path}/environments/{name}/deploy", status_code=201, tags=["delivery"])
+    @api.post("/projects/{path:path}/environments/{name:path}/deploy", status_code=201, tags=["delivery"])
     def deploy(path: str, name: str, body: Deploy, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
         """Begin a rollout."""
         return rollout_out(desk.deliverer.open(path, name, body.ref, body.release, user.name))
 
-    @api.post("/projects/{path:path}/environments/{name}/rollback", status_code=201, tags=["delivery"])
+    @api.post("/projects/{path:path}/environments/{name:path}/rollback", status_code=201, tags=["delivery"])
     def rollback(path: str, name: str, body: Deploy, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
         """Take back what is under way, else return to the release before."""
         return rollout_out(desk.deliverer.rollback(path, name, body.release, user.name))
 
-    @api.post("/projects/{path:path}/environments/{name}/{wish}", tags=["delivery"])
+    @api.post("/projects/{path:path}/environments/{name:path}/stop", tags=["delivery"])
+    def stop(path: str, name: str, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Stop an environment: nothing of it runs any more, until something is deployed there again."""
+        return rollout_out(desk.deliverer.stop(path, name, user.name))
+
+    @api.post("/projects/{path:path}/environments/{name:path}/{wish}", tags=["delivery"])
     def wish(
         path: str,
         name: str,

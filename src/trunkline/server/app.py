@@ -39,6 +39,7 @@ from trunkline.server.hub import Hub
 from trunkline.server.line import JobRunner, Line
 from trunkline.server.pages import HERE, Pages
 from trunkline.server.repositories import Repositories
+from trunkline.server.rollouts import Walker, World
 from trunkline.wiring import builtin
 from trunkline.wiring.places import find_uv
 from trunkline.wiring.settings import Settings
@@ -65,9 +66,10 @@ class House:
         self.shop = self._workshop()
         self.pool = make_runner(self.shop, settings.slots or os.cpu_count() or 1)
         self.line = Line(self.store, self.repositories, self.pool, self.hub, self.data, settings.base_url, settings.job_timeout)
-        targets, routers = builtin.deploy_targets(self.data), builtin.traffic_routers()
-        self.deliverer = Deliverer(self.store, self.repositories, self.hub, self.data, targets, routers, builder(self.shop))
-        self.line.on_green = self.deliverer.green
+        world = World(builtin.deploy_targets(self.data), builtin.traffic_routers(), builtin.metric_sources(), builder(self.shop))
+        self.walker = Walker(self.store, self.repositories, self.hub, self.data, world)
+        self.deliverer = Deliverer(self.walker)
+        self.line.on_green, self.line.on_gone = self.deliverer.green, self.deliverer.gone
         self.doorkeeper = Doorkeeper(self.store)
         self.desk = Desk(self.line, self.doorkeeper, self.deliverer)
 
@@ -124,7 +126,7 @@ class House:
 
     def close(self) -> None:
         """Stop jobs, write what is to be written. What was deployed goes on serving."""
-        self.deliverer.close()
+        self.walker.close()
         self.pool.close()
         self.store.close()
         os.close(self.lock)
@@ -155,12 +157,12 @@ class Metrics:
             "deploy_analysis_evidence", "Evidence that the new release is worse.", labels=["project", "environment"]
         )
         ended = CounterMetricFamily("deploy_rollouts", "Rollouts that have ended, by how.", labels=["project", "environment", "status"])
-        for known in list(self.house.deliverer.environments.values()):
+        for known in list(self.house.walker.environments.values()):
             place = [known.project, known.name]
             for number, share in known.weights.items():
                 weight.add_metric([*place, str(number)], share / 100)
             for number in known.weights:  # only what serves: a label for each release ever made would never end
-                counted = known.counters.get(number)
+                counted = known.measured.counters.get(number)
                 if counted is not None:
                     requests.add_metric([*place, str(number)], counted.requests)
                     bad.add_metric([*place, str(number)], counted.bad)
@@ -189,7 +191,7 @@ def create_app(house: House) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         house.hub.loop = asyncio.get_running_loop()
         interrupted = await asyncio.to_thread(house.line.recover)
-        await asyncio.to_thread(house.deliverer.start)
+        await asyncio.to_thread(house.walker.start)
         if interrupted:
             log.info("jobs were interrupted by the last stop", count=interrupted)
         ticking = asyncio.create_task(_tick(house))

@@ -69,6 +69,7 @@ class Line:
         self.store, self.repositories, self.pool, self.hub = store, repositories, pool, hub
         self.data, self.url, self.job_timeout = data, url, job_timeout
         self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
+        self.on_gone: Callable[[str, str], None] = lambda project, ref: None  # told of each branch that was deleted
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
@@ -108,6 +109,7 @@ class Line:
                         started.append(run)
             for ref in known.keys() - now.keys():
                 self.store.write(lambda tx, ref=ref: tx.set_ref(project.id, ref, None))  # type: ignore[misc]
+                self.on_gone(path, ref.removeprefix("refs/heads/"))
             self.untaken.discard(path)
             self.pump()
             return started

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
@@ -17,16 +18,27 @@ from starlette.routing import Route
 from trunkline import __version__
 from trunkline.kit.ids import token
 from trunkline.kit.words import duration, plural, size
+from trunkline.model.deliveries import ERRORS
 from trunkline.model.errors import ConfigError, Refused, TrunklineError
 from trunkline.model.runs import JobRun, Run, Status
 from trunkline.pipeline.why import explain
 from trunkline.ports.store import User
 from trunkline.server import charts, graph, traces
-from trunkline.server.api import Desk, NotFound, Unauthorised, environment_out
+from trunkline.server.api import Desk, NotFound, Unauthorised, environments_out
 from trunkline.server.auth import COOKIE, CSRF_COOKIE, SESSION_SECONDS, check_csrf
+from trunkline.server.measuring import read_ticks
 
 HERE = Path(__file__).parent
 PAGE_SIZE = 50
+_COLOURS = {
+    "promoted": "passed",
+    "rolled_back": "failed",
+    "aborted": "failed",
+    "paused": "manual",
+    "stopped": "canceled",
+    "superseded": "canceled",
+    "waiting": "queued",
+}
 GITLAB_WORDS = {"queued": "pending", "warned": "failed (allowed)"}
 
 
@@ -58,6 +70,7 @@ class Pages:
         )
         self.env.filters |= {
             "ago": _ago,
+            "moment": lambda at: time.strftime("%Y-%m-%d %H:%M", time.localtime(at)),
             "took": _took,
             "size": size,
             "duration": duration,
@@ -83,7 +96,7 @@ class Pages:
             Route(project + "/runs/{number:int}/tests", page(self.tests)),
             Route(project + "/runs/{number:int}/{action}", form(self.act_on_run), methods=["POST"]),
             Route(project + "/start", form(self.start), methods=["POST"]),
-            Route(project + "/environments/{environment}/{action}", form(self.act_on_environment), methods=["POST"]),
+            Route(project + "/environments/{environment:path}/{action}", form(self.act_on_environment), methods=["POST"]),
             Route(project + "/environments", page(self.environments)),
             Route(project, page(self.project)),
         ]
@@ -206,36 +219,45 @@ class Pages:
         return self._render(request, "project.html", project=found, rows=rows[:PAGE_SIZE], more=more, url=self.desk.line.url)
 
     def environments(self, request: Request) -> Response:
-        """What was deployed where, newest first."""
+        """What serves where, what is under way, and what was: rollouts and what jobs deployed, newest first."""
         path = self._path(request)
-        rows = self.desk.store.read(lambda tx: tx.deployments(path))
+        states = {state["name"]: state for state in self.desk.deliverer.state(path)}
         shown = []
-        for state in self.desk.deliverer.state(path):
-            plain = environment_out(state)
-            history = {r.id: r for r in state["history"]}
-            under_way = next((r for r in plain["rollouts"] if not r["finished_at"]), None)
+        for plain in environments_out(self.desk, path):
+            state = states.get(plain["name"])
+            history = {r.id: r for r in state["history"]} if state else {}
             for row in plain["rollouts"]:
                 rollout = history[row["id"]]
                 for phase, drawn in zip(rollout.phases, row["phases"], strict=True):
                     drawn["label"] = charts.label(phase)
-                row["colour"] = {"promoted": "passed", "rolled_back": "failed", "aborted": "failed", "paused": "manual"}.get(
-                    row["status"], row["status"]
-                )
-                row["chart"] = charts.traffic(self.desk.deliverer.ticks(rollout))
-            plain["actions"] = []
-            if under_way is not None:
-                paused = under_way["status"] == "paused"
-                plain["actions"] = [
-                    ("resume" if paused else "pause", "Go on" if paused else "Pause"),
-                    ("promote", "Promote"),
-                    ("abort", "Abort"),
-                ]
-                if any(p["kind"] == "approve" for p in under_way["phases"][under_way["phase"] :]):
-                    plain["actions"].insert(0, ("approve", "Approve"))
-            elif sum(r["status"] == "promoted" for r in plain["rollouts"]) > 1:
-                plain["actions"] = [("rollback", "Roll back")]
+                row["colour"] = _COLOURS.get(row["status"], row["status"])
+                ticks, p95 = read_ticks(state["folder"], rollout.id) if state else ({}, [])
+                row["chart"] = charts.traffic(ticks.get(ERRORS, ())) + charts.latency(p95, ticks.get(ERRORS, ()))
+            plain["actions"] = self._actions(plain)
+            events = [
+                *({"rollout": r, "at": r["created_at"]} for r in plain["rollouts"]),
+                *({"job": j, "at": j["created_at"]} for j in plain["jobs"]),
+            ]
+            plain["events"] = sorted(events, key=lambda e: e["at"], reverse=True)
             shown.append(plain)
-        return self._render(request, "environments.html", path=path, rows=rows, environments=shown)
+        shown.sort(key=lambda e: e["is_stopped"])
+        return self._render(request, "environments.html", path=path, environments=shown, host=urlsplit(self.desk.line.url).hostname)
+
+    def _actions(self, plain: dict[str, Any]) -> list[tuple[str, str]]:
+        """Return what can be done to an environment now: the verb and what stands on its button."""
+        under_way = next((r for r in plain["rollouts"] if r["status"] in ("running", "paused")), None)
+        if under_way is not None:
+            paused = under_way["status"] == "paused"
+            actions = [("resume" if paused else "pause", "Go on" if paused else "Pause"), ("promote", "Promote"), ("abort", "Abort")]
+            if any(p["kind"] == "approve" for p in under_way["phases"][under_way["phase"] :]):
+                actions.insert(0, ("approve", "Approve"))
+            return actions
+        actions = []
+        if plain["release"] and len({r["release"] for r in plain["rollouts"] if r["status"] == "promoted"}) > 1:
+            actions.append(("rollback", "Roll back"))
+        if plain["release"] and "/" in plain["name"]:
+            actions.append(("stop", "Stop"))
+        return actions
 
     def act_on_environment(self, request: Request, fields: dict[str, str]) -> Response:
         """Roll back, promote, abort, pause, resume, approve."""
@@ -243,6 +265,8 @@ class Pages:
         user = request.state.user.name
         if action == "rollback":
             self.desk.deliverer.rollback(path, name, by=user)
+        elif action == "stop":
+            self.desk.deliverer.stop(path, name, user)
         else:
             self.desk.deliverer.wish(path, name, action, user)
         return RedirectResponse(f"/{path}/environments", 303)

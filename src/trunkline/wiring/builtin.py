@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from trunkline.model.errors import UnknownName
-from trunkline.ports.delivery import DeployTarget, TrafficRouter
+from trunkline.ports.delivery import DeployTarget, MetricSource, TrafficRouter
 from trunkline.ports.dialect import Dialect
 
 DIALECTS = {"gitlab": "trunkline.adapters.dialects.gitlab.dialect:GitlabDialect"}
@@ -32,6 +32,14 @@ def traffic_routers() -> dict[str, TrafficRouter]:
     from trunkline.adapters.traffic_routers.haproxy import HaproxyRouter
 
     return {"haproxy": HaproxyRouter(), "envoy": EnvoyRouter()}
+
+
+def metric_sources() -> dict[str, MetricSource]:
+    """Return where numbers come from, other than the routers."""
+    from trunkline.adapters.metric_sources.app import AppMetrics
+    from trunkline.adapters.metric_sources.prometheus import PrometheusMetrics
+
+    return {"app": AppMetrics(), "prometheus": PrometheusMetrics()}
 
 
 def report_readers() -> dict[str, Callable[[bytes], dict[str, Any]]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trunkline.kit.record import record
-from trunkline.kit.words import did_you_mean
+from trunkline.kit.words import bytes_of, did_you_mean
 from trunkline.model.errors import ConfigError
 
 
@@ -37,7 +37,6 @@ class Settings:
         return self.url.rstrip("/") or f"http://{self.host}:{self.port}"
 
 
-_UNITS = {"k": 1 << 10, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TYPES: dict[str, type] = {
     "data": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
     "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int,
@@ -73,8 +72,8 @@ def _checked(values: dict[str, Any], source: str) -> dict[str, Any]:
         try:
             if kind is bool:
                 out[name] = str(value).lower() in ("1", "true", "yes")
-            elif kind is int and str(value)[-1:] in _UNITS:
-                out[name] = int(float(str(value)[:-1]) * _UNITS[str(value)[-1]])
+            elif kind is int and (size := bytes_of(str(value))) is not None:
+                out[name] = size
             else:
                 out[name] = kind(value)
         except (TypeError, ValueError):

@@ -4,9 +4,11 @@ import random
 
 import pytest
 
-from trunkline.delivery.judges import judge
+from trunkline.delivery.judges import Evidence, all_chosen_failed, judge, wrong_share
+from trunkline.delivery.judges.replay import replay
 from trunkline.delivery.judges.sequential import dispersion
-from trunkline.model.deliveries import Analysis, Outcome, Tick, Verdict
+from trunkline.kit.record import replace
+from trunkline.model.deliveries import ERRORS, Analysis, Metric, Outcome, Phase, PhaseKind, Tick, Verdict, slower_than
 from trunkline.testing.traffic import tick
 
 
@@ -20,8 +22,9 @@ def simulated(
 
 def looked_at_every_tick(analysis: Analysis, ticks: list[Tick], calm: list[Tick] | None = None) -> Verdict:
     """Judge after each tick, as a rollout does, and stop at the first failure."""
+    memo: dict[str, Evidence] = {}
     for i in range(1, len(ticks) + 1):
-        verdict = judge(analysis, ticks[:i], 0.0, 1e9, ticks[i - 1].at, calm or ())
+        verdict = judge(analysis, {ERRORS: ticks[:i]}, 0.0, 1e9, ticks[i - 1].at, {ERRORS: calm or []}, memo)
         if verdict.outcome is Outcome.FAIL:
             return verdict
     return verdict
@@ -54,6 +57,17 @@ def test_a_release_that_is_five_times_worse_is_found() -> None:
     assert "x worse" in found[0].sentence
 
 
+def test_a_look_that_goes_on_from_the_last_one_says_the_same_as_one_from_the_beginning() -> None:
+    ticks, memo = simulated(6, 50, 0.01, 0.02), {}  # type: ignore[var-annotated]
+    for i in range(1, 51):
+        again = judge(Analysis(), {ERRORS: ticks[:i]}, 0.0, 1e9, 10.0 * i, None, memo)
+
+    anew = judge(Analysis(), {ERRORS: ticks}, 0.0, 1e9, 500.0)
+    assert again.outcome is anew.outcome
+    assert again.harm == pytest.approx(anew.harm)
+    assert again.safety == pytest.approx(anew.safety)
+
+
 def test_an_outage_that_hits_both_is_nobodys_fault() -> None:
     calm, storm = simulated(1, 20, 0.01, 0.01), simulated(2, 30, 0.2, 0.2)
 
@@ -61,21 +75,21 @@ def test_an_outage_that_hits_both_is_nobodys_fault() -> None:
 
 
 def test_a_healthy_release_is_accepted_early() -> None:
-    assert judge(Analysis(), simulated(3, 60, 0.001, 0.001), 0.0, 1e9, 600.0).outcome is Outcome.PASS
+    assert judge(Analysis(), {ERRORS: simulated(3, 60, 0.001, 0.001)}, 0.0, 1e9, 600.0).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("name", ["e1", "threshold"])
 def test_no_evidence_is_never_a_pass(name: str) -> None:
     silent = [Tick(10.0 * i, 500, 5, 0, 0) for i in range(1, 20)]
 
-    verdict = judge(Analysis(judge=name), silent, 0.0, 100.0, 200.0)
+    verdict = judge(Analysis(judge=name), {ERRORS: silent}, 0.0, 100.0, 200.0)
 
     assert verdict.outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_release_that_answers_nothing_well_is_out_at_once_whatever_the_judge() -> None:
     for name in ("e1", "count", "threshold"):
-        verdict = judge(Analysis(judge=name), [Tick(10.0, 90, 0, 12, 12)], 0.0, 300.0, 10.0)
+        verdict = judge(Analysis(judge=name), {ERRORS: [Tick(10.0, 90, 0, 12, 12)]}, 0.0, 300.0, 10.0)
         assert (verdict.outcome, verdict.first_bad_at) == (Outcome.FAIL, 10.0)
 
 
@@ -84,16 +98,16 @@ def test_count_is_the_rule_of_the_script_errors_above_none_roll_back(bad: int, o
     analysis = Analysis(judge="count", window=300.0)
     ticks = [Tick(10.0, 900, 9, 100, bad)]
 
-    assert judge(analysis, ticks, 0.0, 300.0, 100.0).outcome is Outcome.RUNNING
-    assert judge(analysis, ticks, 0.0, 300.0, 300.0).outcome is outcome
+    assert judge(analysis, {ERRORS: ticks}, 0.0, 300.0, 100.0).outcome is Outcome.RUNNING
+    assert judge(analysis, {ERRORS: ticks}, 0.0, 300.0, 300.0).outcome is outcome
 
 
 def test_threshold_compares_the_share_of_the_last_window() -> None:
     analysis = Analysis(judge="threshold", limit=0.02, window=60.0)
     ticks = [Tick(10.0, 0, 0, 100, 50), Tick(300.0, 0, 0, 100, 2)]
 
-    assert judge(analysis, ticks, 0.0, 300.0, 300.0).outcome is Outcome.PASS
-    assert judge(replace_limit(analysis, 0.01), ticks, 0.0, 300.0, 300.0).outcome is Outcome.FAIL
+    assert judge(analysis, {ERRORS: ticks}, 0.0, 300.0, 300.0).outcome is Outcome.PASS
+    assert judge(replace_limit(analysis, 0.01), {ERRORS: ticks}, 0.0, 300.0, 300.0).outcome is Outcome.FAIL
 
 
 def replace_limit(analysis: Analysis, limit: float) -> Analysis:
@@ -103,3 +117,85 @@ def replace_limit(analysis: Analysis, limit: float) -> Analysis:
 def test_dispersion_is_one_for_binomials_and_large_for_bursts() -> None:
     assert dispersion(simulated(4, 200, 0.02, 0.02)) < 1.4
     assert dispersion(simulated(4, 200, 0.02, 0.02, noise=1.0)) > 3
+
+
+def test_a_slower_release_is_found_by_its_answering_times_alone() -> None:
+    slow = slower_than(0.25)
+    measured = {ERRORS: simulated(1, 60, 0.001, 0.001), slow: simulated(2, 60, 0.01, 0.08)}
+
+    verdict = judge(Analysis(), measured, 0.0, 1e9, 600.0)
+
+    assert verdict.outcome is Outcome.FAIL
+    assert "slower than 0.25 s" in verdict.sentence
+    assert max(verdict.parts, key=lambda part: part[1])[0] == slow
+
+
+def test_several_metrics_keep_one_promise() -> None:
+    analysis = Analysis(metrics=(Metric("checkout"), Metric("search")))
+    wrong = 0
+    for seed in range(40):
+        parts = {
+            name: simulated(1000 * i + seed, 40, 0.02, 0.02) for i, name in enumerate((ERRORS, "checkout", "search", slower_than(0.1)))
+        }
+        memo: dict[str, Evidence] = {}
+        looks = ({name: t[:n] for name, t in parts.items()} for n in range(1, 41))
+        verdicts = (judge(analysis, look, 0.0, 1e9, 10.0 * n, None, memo) for n, look in enumerate(looks, 1))
+        wrong += any(v.outcome is Outcome.FAIL for v in verdicts)
+
+    assert wrong <= 4
+
+
+def test_a_metric_that_is_declared_and_says_nothing_is_never_a_pass() -> None:
+    verdict = judge(Analysis(metrics=(Metric("checkout"),)), {ERRORS: simulated(3, 60, 0.001, 0.001)}, 0.0, 600.0, 600.0)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "least by 'checkout'" in verdict.sentence
+
+
+def test_fixed_rules_look_at_every_metric_that_is_declared() -> None:
+    measured = {ERRORS: [Tick(10.0, 900, 0, 100, 0)], "checkout": [Tick(10.0, 90, 0, 10, 1)]}
+    analysis = Analysis(judge="count", metrics=(Metric("checkout"),))
+
+    assert "checkout: 1 of 10" in judge(analysis, measured, 0.0, 60.0, 60.0).sentence
+
+
+def test_traffic_that_is_not_split_as_the_weight_says_is_noticed_and_chance_is_not() -> None:
+    rng = random.Random(4)
+    right = [tick(rng, float(i), 50, 0.1, 0.0, 0.0) for i in range(1, 100)]
+
+    assert wrong_share([replace(t, weight=10) for t in right], 0.0) == ""
+    assert "its weight is 10 %" in wrong_share([Tick(float(i), 50, 0, 50, 0, 10) for i in range(1, 20)], 0.0)
+    assert wrong_share([Tick(float(i), 50, 0, 50, 0, 0) for i in range(1, 20)], 0.0) == "", "the weight was not steady"
+    assert wrong_share([Tick(float(i), 50, 0, 50, 0, 10) for i in range(1, 20)], 19.0) == "", "somebody has let it go on since"
+
+
+def test_a_cohort_that_gets_only_errors_is_enough() -> None:
+    assert all_chosen_failed(9, 9) == ""
+    assert all_chosen_failed(30, 29) == ""
+    assert "all 10 requests" in all_chosen_failed(10, 10)
+
+
+STEPS = (
+    Phase(PhaseKind.SET_WEIGHT, 10),
+    Phase(PhaseKind.ANALYSE, seconds=60),
+    Phase(PhaseKind.SET_WEIGHT, 50),
+    Phase(PhaseKind.ANALYSE, seconds=60),
+)
+
+
+def test_a_replay_shows_what_a_rule_does_to_healthy_releases() -> None:
+    rng = random.Random(5)
+    days = {ERRORS: [tick(rng, 10.0 * i, 300, 0.0, 0.01, 0.0) for i in range(1, 2000)]}
+
+    strict, e1 = replay(Analysis(judge="count", window=60.0), STEPS, days), replay(Analysis(), STEPS, days)
+
+    assert strict.rollouts == e1.rollouts > 100
+    assert strict.share > 0.9
+    assert strict.forbids(0.05)
+    assert e1.share <= 0.05
+    assert not e1.forbids(0.05)
+
+
+def test_a_rule_without_a_history_may_act() -> None:
+    assert not replay(Analysis(judge="count"), STEPS, {}).forbids(0.05)
+    assert replay(Analysis(judge="count"), (), {ERRORS: simulated(1, 60, 0.01, 0.01)}).rollouts == 0

@@ -29,9 +29,68 @@ def test_a_file_becomes_environments_with_sane_defaults() -> None:
     assert production.variables == (("DEBUG", "0"),)
 
 
+MORE = """
+environments:
+  review/*: {command: serve, auto: true, expire: 3 days}
+  production:
+    command: serve $PORT
+    port: 8080
+    overlap: queue
+    hooks: {before: ./migrate, smoke: ./smoke, after: ./tell, failed: ./tell, timeout: 1m}
+    strategy: {kind: canary, approvals: 1, approvers: [ada, bob], header: X-Beta, value: yes-please}
+    analysis:
+      latency: 250ms
+      false_alarms: 100%
+      metrics:
+        - {name: checkout, requests: 'orders_total', bad: 'orders_total{state="lost"}'}
+        - {name: slow orders, histogram: order_seconds, slower: 2s, weight: 2}
+        - {name: upstream, source: prometheus, url: "http://127.0.0.1:9090", requests: a, bad: b, interval: 15s}
+"""
+
+
+def test_everything_that_can_be_said_is_read() -> None:
+    (review, production), said = read(MORE)
+
+    assert said == ()
+    assert (review.name, review.port, review.expire) == ("review/*", 0, 3 * 86400.0)
+    assert (production.hooks.smoke, production.hooks.timeout, production.overlap) == ("./smoke", 60.0, "queue")
+    assert (production.strategy.header, production.strategy.value, production.strategy.approvers) == (
+        "X-Beta",
+        "yes-please",
+        ("ada", "bob"),
+    )
+    assert (production.analysis.latency, production.analysis.false_alarms) == (0.25, 1.0)
+    assert [(m.name, m.source, m.slower, m.interval) for m in production.analysis.metrics] == [
+        ("checkout", "app", 0.0, 0.0), ("slow orders", "app", 2.0, 0.0), ("upstream", "prometheus", 0.0, 15.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "latency"), [("auto", 0.0), ("off", None), ("1s", 1.0)])
+def test_latency_is_found_said_or_left_alone(said: str, latency: float | None) -> None:
+    ((environment,), found) = read(f"environments: {{a: {{command: x, port: 1, analysis: {{latency: {said}}}}}}}")
+
+    assert found == ()
+    assert environment.analysis.latency == latency
+
+
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
+        ("environments:\n  review/*: {command: x, port: 80}", 2, "gets a port of its own"),
+        ("environments:\n  ../up: {command: x, port: 80}", 2, "characters that can't stand there"),
+        ("environments: {a: {command: x, port: 1, strategy: {header: A, cookie: b}}}", 1, "by a header or by a cookie"),
+        ("environments: {a: {command: x, port: 1, strategy: {header: 'a b'}}}", 1, "can't stand there"),
+        ("environments: {a: {command: x, port: 1, strategy: {approvals: 2, approvers: [ada]}}}", 1, "can't come from 1"),
+        ("environments: {a: {command: x, port: 1, analysis: {metrics: [{name: m, requests: a}]}}}", 1, "needs `requests` and `bad`"),
+        ("environments: {a: {command: x, port: 1, analysis: {metrics: [{requests: a, bad: b}]}}}", 1, "a name of its own"),
+        ("environments: {a: {command: x, port: 1, analysis: {metrics: [{name: m, histogram: a}]}}}", 1, "goes with source app"),
+        (
+            "environments: {a: {command: x, port: 1, analysis: {metrics: [{name: m, source: prometheus, requests: a, bad: b}]}}}",
+            1,
+            "goes with `url`",
+        ),
+        ("environments: {a: {command: x, port: 1, analysis: {metrics: {}}}}", 1, "must be a list"),
+        ("environments: {a: {command: x, port: 1, overlap: never}}", 1, "must be one of"),
         ("environments: {a: {port: 1}}", 1, "must say `command`"),
         ("environments:\n  a: {command: x, port: 80, helth: {}}", 2, 'no keyword "helth"'),
         ("environments:\n  a:\n    command: x\n    port: 99999", 4, "from 1 to 65535"),

@@ -9,12 +9,13 @@ FOLDER/current -> releases/NUMBER   which one serves (set by the server when it 
 import fcntl
 import http.client
 import os
-import socket
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from trunkline.kit import jsonfile, supervisor, trees
+from trunkline.kit import jsonfile, processes, supervisor, trees
+from trunkline.kit.sockets import is_free
 from trunkline.model.deliveries import EnvironmentSpec, Health, Release
 from trunkline.model.errors import OutsideError
 from trunkline.ports.delivery import Instance
@@ -33,33 +34,64 @@ class ProcessTarget:
         self.passes: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.first_asked: dict[str, float] = {}
+        self.asked: dict[str, Future[str]] = {}
+        self.problems: dict[str, str] = {}
+        self.was_ready: set[str] = set()
 
-    def ensure(self, folder: str, spec: EnvironmentSpec, release: Release) -> None:
+    def ensure(self, folder: str, spec: EnvironmentSpec, release: Release, count: int) -> None:
         """Start what is missing."""
         top = f"{folder}/releases/{release.number}"
-        for number in range(spec.instances):
+        for number in range(count):
             run = f"{top}/run/{number}"
             if supervisor.is_alive(run):
                 continue
             port = self._lease(run)
-            env = {n: v for n, v in os.environ.items() if n in _KEPT}
-            env |= {"HOME": f"{top}/run", "PORT": str(port), "TRUNKLINE_RELEASE": str(release.number), "TRUNKLINE_INSTANCE": str(number)}
-            env |= {"VIRTUAL_ENV": f"{top}/env", "PATH": f"{top}/env/bin:{env.get('PATH', '/usr/bin:/bin')}", "PYTHONUNBUFFERED": "1"}
-            env |= dict(spec.variables)
+            env = _environment(top, spec, release) | {"PORT": str(port), "TRUNKLINE_INSTANCE": str(number)}
             self._forget(run)
+            limit = f"ulimit -v {spec.memory // 1024}; " if spec.memory else ""
             supervisor.start(
                 run,
-                ["/bin/bash", "-c", f"exec {spec.command}" if _is_plain(spec.command) else spec.command],
+                ["/bin/bash", "-c", limit + (f"exec {spec.command}" if _is_plain(spec.command) else spec.command)],
                 env,
                 f"{top}/app",
                 spec.stop_timeout,
             )
 
     def observe(self, folder: str, spec: EnvironmentSpec, release: Release) -> Sequence[Instance]:
-        """Ask each instance that runs for its health, once, all at the same time: one that hangs does not keep the others waiting."""
-        runs = [f"{folder}/releases/{release.number}/run/{number}" for number in range(spec.instances)]
+        """Ask each instance that runs for its health, all at the same time; an answer that takes long is taken at a later look."""
         ports = self._ports()
-        return list(self.askers.map(lambda at: self._observe(at[0], at[1], ports.get(at[1], 0), spec.health), enumerate(runs)))
+        runs = sorted(
+            (int(n), run) for run in _entries(f"{folder}/releases/{release.number}/run") if (n := os.path.basename(run)).isdigit()
+        )
+        there = [(number, run, ports.get(run, 0)) for number, run in runs if run in ports]
+        for _, run, port in there:
+            if run not in self.asked:
+                self.asked[run] = self.askers.submit(self._probe, run, port, spec.health)
+        wait([self.asked[run] for _, run, _ in there], timeout=0.1)
+        return [self._observe(number, run, port, spec.health) for number, run, port in there]
+
+    @staticmethod
+    def _probe(run: str, port: int, health: Health) -> str:
+        return probe(port, health) if supervisor.state(run)["status"] == "running" else ""
+
+    def run(self, folder: str, spec: EnvironmentSpec, release: Release, command: str, more: Mapping[str, str], timeout: float) -> str:
+        """Run it by bash in a process group of its own; its output goes to the release's hooks.log."""
+        top = f"{folder}/releases/{release.number}"
+        told: deque[bytes] = deque(maxlen=20)
+        with open(f"{top}/hooks.log", "ab") as f:
+
+            def keep(data: bytes) -> None:
+                told.append(data)
+                f.write(data)
+
+            keep(f"$ {command}\n".encode())
+            argv = ["/bin/bash", "-c", 'cd -- "$1" && eval "$2"', "hook", f"{top}/app", command]
+            ended = processes.run(argv, _environment(top, spec, release) | dict(more), keep, deadline=time.monotonic() + timeout)
+        if not ended.exit_code:
+            return ""
+        said = [line.strip() for line in b"".join(told).decode("utf-8", "replace").splitlines() if line.strip()]
+        how = f"took longer than {timeout:g} s" if ended.timed_out else f"ended with exit status {ended.exit_code}"
+        return f"`{command}` {how}" + (f": {said[-1][:200]}" if len(said) > 1 else "")
 
     def _observe(self, number: int, run: str, port: int, health: Health) -> Instance:
         known = supervisor.state(run)
@@ -67,22 +99,30 @@ class ProcessTarget:
         if status == "crash loop":
             problem = f"it crashes again and again: {known['ends']} times within a minute, last exit status {known['exit']}"
         elif status == "running":
-            problem = self._ask(run, port, int(known["pid"]), health)
+            problem = self._asked(run, port, int(known["pid"]), health)
         else:
             self._forget(run, keep_clock=True)
         ready = status == "running" and self.passes.get(run, 0) >= health.passes
         return Instance(number, f"127.0.0.1:{port}", status, ready, problem)
 
-    def _ask(self, run: str, port: int, pid: int, health: Health) -> str:
-        """Probe once; return why it will not become ready, once the deadline has passed, or why it is not healthy any more."""
+    def _asked(self, run: str, port: int, pid: int, health: Health) -> str:
+        """Take in the last probe; return why it will not become ready, once the deadline has passed, or why it is not healthy any more."""
         began = self.first_asked.setdefault(run, time.monotonic())
-        said = probe(port, health)
+        probed = self.asked.get(run)
+        if probed is None or not probed.done():
+            return self.problems.get(run, "")
+        del self.asked[run]
+        self.problems[run] = self._passed(run, port, pid, health, probed.result(), began)
+        return self.problems[run]
+
+    def _passed(self, run: str, port: int, pid: int, health: Health, said: str, began: float) -> str:
         if not said:
             self.passes[run] = self.passes.get(run, 0) + 1
             self.failures[run] = 0
             return ""
         self.failures[run] = self.failures.get(run, 0) + 1
-        if self.passes.get(run, 0) >= health.passes:
+        if self.passes.get(run, 0) >= health.passes or run in self.was_ready:
+            self.was_ready.add(run)
             if self.failures[run] < 3:
                 return ""
             self.passes[run] = 0
@@ -100,12 +140,15 @@ class ProcessTarget:
     def _forget(self, run: str, keep_clock: bool = False) -> None:
         self.passes.pop(run, None)
         self.failures.pop(run, None)
+        self.problems.pop(run, None)
+        self.asked.pop(run, None)
         if not keep_clock:
+            self.was_ready.discard(run)
             self.first_asked.pop(run, None)
 
-    def remove(self, folder: str, release: Release) -> bool:
-        """Ask all instances to end."""
-        runs = _entries(f"{folder}/releases/{release.number}/run")
+    def remove(self, folder: str, release: Release, above: int = 0) -> bool:
+        """Ask them to end."""
+        runs = [run for run in _entries(f"{folder}/releases/{release.number}/run") if int(os.path.basename(run)) >= above]
         alive = [run for run in runs if supervisor.is_alive(run)]
         for run in alive:
             supervisor.stop(run)
@@ -153,7 +196,7 @@ class ProcessTarget:
             return known
         taken = set(self._ports().values())
         for port in PORTS:
-            if port not in taken and _is_free(port):
+            if port not in taken and is_free(port):
                 self._change_ports(lambda ports, port=port: {**ports, run: port})  # type: ignore[misc]
                 return port
         raise OutsideError("no port is free", f"all of {PORTS.start} to {PORTS.stop - 1} are in use")
@@ -162,6 +205,14 @@ class ProcessTarget:
         with open(self.ports_file + ".lock", "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             jsonfile.write(self.ports_file, change(self._ports()))
+
+
+def _environment(top: str, spec: EnvironmentSpec, release: Release) -> dict[str, str]:
+    """Return the environment variables of everything that runs for a release."""
+    env = {n: v for n, v in os.environ.items() if n in _KEPT}
+    env |= {"HOME": f"{top}/run", "TRUNKLINE_RELEASE": str(release.number), "TRUNKLINE_ENVIRONMENT": spec.name}
+    env |= {"VIRTUAL_ENV": f"{top}/env", "PATH": f"{top}/env/bin:{env.get('PATH', '/usr/bin:/bin')}", "PYTHONUNBUFFERED": "1"}
+    return env | dict(spec.variables)
 
 
 def _entries(folder: str) -> list[str]:
@@ -178,16 +229,6 @@ def _is_plain(command: str) -> bool:
         and "=" not in command.split(" ", 1)[0]
         and not command.startswith(("cd ", "exec ", "if ", "for "))
     )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def probe(port: int, health: Health, timeout: float = 2.0) -> str:

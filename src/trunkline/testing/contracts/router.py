@@ -1,6 +1,7 @@
 """What every router owes: ports.delivery.TrafficRouter. Real backends, real requests."""
 
 import http.client
+import math
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.kit import supervisor
-from trunkline.ports.delivery import TrafficRouter
+from trunkline.ports.delivery import BOUNDS, Cohort, TrafficRouter
 
 
 class _Backend(BaseHTTPRequestHandler):
@@ -24,6 +25,8 @@ class _Backend(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = str(self.server.name).encode()  # type: ignore[attr-defined]
+        if self.path == "/slow":
+            time.sleep(0.12)
         self.send_response(500 if self.path == "/bad" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -63,11 +66,11 @@ class RouterContract:
             probe.bind(("127.0.0.1", 0))
             return int(probe.getsockname()[1])
 
-    def _visit(self, port: int, count: int, path: str = "/") -> "Counter[str]":
+    def _visit(self, port: int, count: int, path: str = "/", **headers: str) -> "Counter[str]":
         answers: Counter[str] = Counter()
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
             for _ in range(count):
-                connection.request("GET", path)
+                connection.request("GET", path, headers=headers)
                 reply = connection.getresponse()
                 answers[f"{reply.status} {reply.read().decode()[:20]}"] += 1
         return answers
@@ -150,3 +153,70 @@ class RouterContract:
             router.ensure(folder, port)
             router.set_weights(folder, {1: (0, [one]), 2: (100, [two])})
             assert router.counters(folder)[2].requests == before + 10
+
+    def test_it_says_how_long_answers_took(self, router: TrafficRouter, folder: str, port: int) -> None:
+        with backend(1) as one:
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (100, [one])})
+            self._visit(port, 20)
+            self._visit(port, 3, "/slow")
+
+            def times() -> dict[float, int]:
+                return dict(zip((*BOUNDS, math.inf), router.counters(folder)[1].times, strict=True))
+
+            for _ in range(200):
+                if times()[math.inf] >= 23:
+                    break
+                time.sleep(0.05)
+            assert times()[math.inf] == 23
+            assert times()[0.1] == 20
+            assert times()[5.0] == 23
+
+    @pytest.mark.parametrize(
+        ("cohort", "member", "stranger"),
+        [
+            (Cohort(2, header="X-Beta", value="yes"), {"x-beta": "yes"}, {"x-beta": "yes-and-no"}),
+            (Cohort(2, header="X-Beta"), {"X-BETA": "whatever"}, {"X-Better": "1"}),
+            (Cohort(2, cookie="beta", value="1"), {"Cookie": "a=b; beta=1; c=d"}, {"Cookie": "notbeta=1; beta=12"}),
+        ],
+        ids=["header and value", "any value", "cookie"],
+    )
+    def test_a_cohort_gets_its_release_whatever_the_weights_and_is_counted_apart(
+        self, router: TrafficRouter, folder: str, port: int, cohort: Cohort, member: dict[str, str], stranger: dict[str, str]
+    ) -> None:
+        with backend(1) as one, backend(2) as two:
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (100, [one]), 2: (0, [two])})
+            router.set_weights(folder, {1: (100, [one]), 2: (0, [two])}, cohort)
+            for _ in range(100):
+                if set(self._visit(port, 1, **member)) == {"200 2"}:
+                    break
+                time.sleep(0.05)
+            before = router.counters(folder)[2]
+
+            assert set(self._visit(port, 10, **member)) == {"200 2"}
+            assert set(self._visit(port, 10, **stranger)) == {"200 1"}
+            assert set(self._visit(port, 10)) == {"200 1"}
+            self._visit(port, 4, "/bad", **member)
+            after = router.counters(folder)[2]
+            assert (after.chosen - before.chosen, after.chosen_bad - before.chosen_bad) == (14, 4)
+            assert (after.requests, after.bad) == (0, 0)
+
+            router.set_weights(folder, {1: (100, [one]), 2: (0, [two])})
+            for _ in range(100):
+                if set(self._visit(port, 1, **member)) == {"200 1"}:
+                    break
+                time.sleep(0.05)
+            assert set(self._visit(port, 10, **member)) == {"200 1"}
+
+    def test_it_says_what_each_address_has_in_progress(self, router: TrafficRouter, folder: str, port: int) -> None:
+        with backend(1) as one:
+            router.ensure(folder, port)
+            router.set_weights(folder, {1: (100, [one])})
+            guest = threading.Thread(target=self._visit, args=(port, 3, "/slow"))
+            guest.start()
+            seen = set()
+            while guest.is_alive():
+                seen.add(router.in_progress(folder).get(one))
+            assert 1 in seen
+            assert router.in_progress(folder).get(one) == 0
