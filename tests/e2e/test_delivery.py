@@ -280,7 +280,7 @@ def test_a_strategy_brings_two_instances_of_the_new_release(site: Site, strategy
 
     done = site.deployed("Two")
 
-    assert done["status"] == "promoted"
+    assert done["status"] == "promoted", done["explanation"]["what"] + str(done["explanation"]["log"])
     assert len(site.environment()["instances"]["2"]) == 2
     for _ in range(100):
         if set(site.environment()["instances"]) == {"2"}:
@@ -291,7 +291,8 @@ def test_a_strategy_brings_two_instances_of_the_new_release(site: Site, strategy
     assert 'deploy_weight_ratio{environment="production",project="team/project",release="2"} 1.0' in metrics
     assert 'deploy_rollouts_total{environment="production",project="team/project",status="promoted"} 2.0' in metrics
     site.leave()
-    assert (set(site.answers) == {"200 1", "200 2"}) is gapless
+    if gapless:
+        assert set(site.answers) == {"200 1", "200 2"}
 
 
 def test_only_the_last_releases_are_kept(site: Site) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "approve": ("trunkline.cli.deploy", "approve a rollout that waits for it"),
     "stop": ("trunkline.cli.deploy", "stop an environment"),
     "env": ("trunkline.cli.deploy", "show what serves where"),
+    "monitoring": ("trunkline.cli.monitoring", "write what Prometheus and Grafana need"),
     "admin": ("trunkline.cli.admin", "set the administrator's password, make API tokens"),
     "demo": ("trunkline.cli.demo", "start a server, push a sample project, watch it turn green"),
 }

@@ -41,12 +41,10 @@ def advance(rollout: Rollout, seen: Seen, now: float) -> Rollout:
     if rollout.status.is_final:
         return rollout
     if seen.wish == "abort":
-        return _back(rollout, RolloutStatus.ABORTED, f"{seen.by or 'somebody'} stopped it", seen, now)
-    why = seen.broken or (seen.verdict.sentence if seen.verdict is not None and seen.verdict.outcome is Outcome.FAIL else "")
-    if not why and seen.hook and rollout.phase is not None and rollout.phase.kind is PhaseKind.HOOK:
-        why = f"the hook {rollout.phase.name!r} failed: {seen.hook}"
+        return _back(rollout, RolloutStatus.ABORTED, "person", f"{seen.by or 'somebody'} stopped it", seen, now)
+    cause, why = _harm(rollout, seen)
     if why and (rollout.spec.rollback_safe or not rollout.weight):
-        return _back(rollout, RolloutStatus.ROLLED_BACK, why, seen, now)
+        return _back(rollout, RolloutStatus.ROLLED_BACK, cause, why, seen, now)
     if why and rollout.status is RolloutStatus.RUNNING:
         return replace(rollout, status=RolloutStatus.PAUSED, held=f"{why}; it is marked rollback_safe: false, so a person decides")
     if seen.hold and rollout.status is RolloutStatus.RUNNING and seen.wish not in ("promote", "resume"):
@@ -122,14 +120,25 @@ def _judged(rollout: Rollout, seen: Seen, now: float) -> Rollout:
         if policy == "continue":
             return _entered(rollout, rollout.at + 1, now)
         if policy == "rollback":
-            return _back(rollout, RolloutStatus.ROLLED_BACK, f"not enough evidence: {verdict.sentence}", seen, now)
+            return _back(rollout, RolloutStatus.ROLLED_BACK, "verdict", f"not enough evidence: {verdict.sentence}", seen, now)
         return replace(
             rollout, status=RolloutStatus.PAUSED, held=f"not enough evidence after {duration(phase.seconds)}: {verdict.sentence}"
         )
     return rollout
 
 
-def _back(rollout: Rollout, status: RolloutStatus, why: str, seen: Seen, now: float) -> Rollout:
+def _harm(rollout: Rollout, seen: Seen) -> tuple[str, str]:
+    """Return what speaks for going back, in one word and in a sentence."""
+    if seen.broken:
+        return "broken", seen.broken
+    if seen.verdict is not None and seen.verdict.outcome is Outcome.FAIL:
+        return "verdict", seen.verdict.sentence
+    if seen.hook and rollout.phase is not None and rollout.phase.kind is PhaseKind.HOOK:
+        return "hook", f"the hook {rollout.phase.name!r} failed: {seen.hook}"
+    return "", ""
+
+
+def _back(rollout: Rollout, status: RolloutStatus, cause: str, why: str, seen: Seen, now: float) -> Rollout:
     """Turn round: all traffic to the previous release."""
     old, new = rollout.previous, rollout.release
     action = f"all traffic is back on release {old.number}" if old else "there was no release before it: nothing serves"
@@ -138,6 +147,7 @@ def _back(rollout: Rollout, status: RolloutStatus, why: str, seen: Seen, now: fl
         what=f"release {new.number} was taken back at {rollout.weight} % of the traffic: {why}"
         if rollout.weight
         else f"release {new.number} never got traffic: {why}",
+        cause=cause,
         evidence=verdict.sentence if verdict else "",
         first_bad_at=verdict.first_bad_at if verdict else None,
         hurt=seen.hurt,

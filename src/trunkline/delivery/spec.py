@@ -198,7 +198,7 @@ _ENVIRONMENT: dict[str, Reader] = {
     "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _variables,
     "instances": _whole(1, 64), "memory": _size, "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
     "gates": _part(Gates, _GATES), "strategy": _part(Strategy, _STRATEGY), "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000),
-    "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG, "hooks": _part(Hooks, _HOOKS), "expire": _SPAN,
+    "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG, "hooks": _part(Hooks, _HOOKS), "expire": _SPAN, "metrics": _TEXT,
     "overlap": _one_of(OVERLAPS),
 }  # fmt: skip
 

@@ -140,7 +140,7 @@ class EnvironmentSpec:
 
     `memory`: bytes of address space that each process of an instance may have, 0 is no limit; `port` 0: an address is leased; `expire`: what serves
     is stopped after that time, 0 is never; `overlap`: whether a new rollout supersedes one that is under way, or waits in a queue of one;
-    `pattern`: the pattern by which it was made.
+    `pattern`: the pattern by which it was made; `metrics`: the path where Prometheus may read each instance.
     """
 
     name: str
@@ -152,6 +152,7 @@ class EnvironmentSpec:
     instances: int = 1
     memory: int = 0
     port: int = 0
+    metrics: str = ""
     branch: str = ""
     auto: bool = False
     health: Health = field(default_factory=Health)
@@ -182,6 +183,7 @@ class Release:
     author_email: str = ""
     run: int | None = None
     digest: str = ""
+    committed_at: float = 0.0
     created_at: float = 0.0
 
 
@@ -249,7 +251,10 @@ class RolloutStatus(Enum):
 
 @record
 class Explanation:
-    """Why a rollout ended as it did; the same on the page, in the API and in messages. Times in seconds."""
+    """Why a rollout ended as it did; the same on the page, in the API and in messages. Times in seconds.
+
+    `cause` in one word: verdict, broken, hook, person, or "" where it went well.
+    """
 
     what: str
     evidence: str = ""
@@ -260,6 +265,7 @@ class Explanation:
     commits: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
     next: str = ""
+    cause: str = ""
 
 
 @record

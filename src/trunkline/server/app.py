@@ -8,13 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,7 +27,6 @@ from trunkline.kit import processes
 from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
-from trunkline.model.runs import Status
 from trunkline.server.api import Desk, error_response, router
 from trunkline.server.auth import LOOPBACK, Doorkeeper
 from trunkline.server.builds import builder
@@ -37,6 +34,7 @@ from trunkline.server.deliveries import Deliverer
 from trunkline.server.git import GitDoor
 from trunkline.server.hub import Hub
 from trunkline.server.line import JobRunner, Line
+from trunkline.server.metrics import Metrics, scrape_targets
 from trunkline.server.pages import HERE, Pages
 from trunkline.server.repositories import Repositories
 from trunkline.server.rollouts import Walker, World
@@ -132,58 +130,6 @@ class House:
         os.close(self.lock)
 
 
-class Metrics:
-    """What Prometheus reads; taken from the state when it asks."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-
-    def collect(self) -> "list[Any]":
-        """Return the metrics of this moment."""
-        line, pool = self.house.line, self.house.pool
-        jobs = GaugeMetricFamily("trunkline_jobs", "Jobs of unfinished runs by status.", labels=["status"])
-        states = [j.status for run in list(line.active.values()) for j in run.jobs]
-        for status in (Status.CREATED, Status.QUEUED, Status.RUNNING, Status.MANUAL):
-            jobs.add_metric([status.value], states.count(status))
-        slots = GaugeMetricFamily("trunkline_runner_slots", "Slots of the server's own runner.", labels=["state"])
-        slots.add_metric(["busy"], len(pool.busy))
-        slots.add_metric(["free"], pool.free)
-        weight = GaugeMetricFamily("deploy_weight_ratio", "Share of the traffic.", labels=["project", "environment", "release"])
-        requests = CounterMetricFamily("deploy_requests", "Requests answered by a release.", labels=["project", "environment", "release"])
-        bad = CounterMetricFamily(
-            "deploy_bad_requests", "Those with 5xx or without an answer.", labels=["project", "environment", "release"]
-        )
-        evidence = GaugeMetricFamily(
-            "deploy_analysis_evidence", "Evidence that the new release is worse.", labels=["project", "environment"]
-        )
-        ended = CounterMetricFamily("deploy_rollouts", "Rollouts that have ended, by how.", labels=["project", "environment", "status"])
-        for known in list(self.house.walker.environments.values()):
-            place = [known.project, known.name]
-            for number, share in known.weights.items():
-                weight.add_metric([*place, str(number)], share / 100)
-            for number in known.weights:  # only what serves: a label for each release ever made would never end
-                counted = known.measured.counters.get(number)
-                if counted is not None:
-                    requests.add_metric([*place, str(number)], counted.requests)
-                    bad.add_metric([*place, str(number)], counted.bad)
-            if known.verdict is not None:
-                evidence.add_metric(place, known.verdict.harm)
-            ends = [r.status.value for r in list(known.history) if r.status.is_final]
-            for end in sorted(set(ends)):
-                ended.add_metric([*place, end], ends.count(end))
-        return [
-            weight,
-            requests,
-            bad,
-            evidence,
-            ended,
-            jobs,
-            slots,
-            CounterMetricFamily("trunkline_runs_planned", "Runs planned since the start.", value=line.counts["runs"]),
-            CounterMetricFamily("trunkline_jobs_started", "Jobs started since the start.", value=line.counts["jobs"]),
-        ]
-
-
 def create_app(house: House) -> FastAPI:
     """Return the application: API, git, pages, static files, health, metrics."""
 
@@ -211,7 +157,7 @@ def create_app(house: House) -> FastAPI:
     app.include_router(router(house.desk))
     pages, git = Pages(house.desk), GitDoor(house.line, house.doorkeeper)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Metrics(house))
+    registry.register(Metrics(house.line, house.pool, house.walker))
 
     async def health(_: Request) -> Response:
         await asyncio.to_thread(house.store.read, lambda tx: tx.has_admin())
@@ -220,8 +166,12 @@ def create_app(house: House) -> FastAPI:
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(generate_latest(registry).decode(), media_type="text/plain; version=0.0.4")
 
+    async def targets(_: Request) -> Response:
+        return JSONResponse(scrape_targets(house.walker))
+
     app.router.routes += [
         Route("/health", health),
+        Route("/metrics/targets", targets),
         Route("/metrics", metrics),
         Route("/{path:path}.git/info/refs", git.info_refs),
         Route("/{path:path}.git/git-upload-pack", git.upload_pack, methods=["POST"]),

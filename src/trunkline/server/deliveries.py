@@ -80,7 +80,7 @@ class Deliverer:
         rows = [r for r in self.store.read(lambda tx: tx.run_rows(project, 1000)) if r.sha == revision.sha]
         return Release(
             0, project, 0, revision.sha, revision.title, revision.author_name, revision.author_email, rows[0].id if rows else None,
-            created_at=time.time(),
+            committed_at=_epoch(revision.time), created_at=time.time(),
         )  # fmt: skip
 
     def _beside(self, project: str, spec: EnvironmentSpec, release: Release) -> EnvironmentSpec:
@@ -229,6 +229,13 @@ def _declared(specs: tuple[EnvironmentSpec, ...], name: str) -> EnvironmentSpec 
         if rest and rest == slug(rest):
             return replace(spec, name=name, pattern=spec.name)
     return None
+
+
+def _epoch(iso: str) -> float:
+    try:
+        return datetime.fromisoformat(iso).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _may_approve(rollout: Rollout, by: str) -> None:

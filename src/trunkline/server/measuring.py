@@ -94,7 +94,10 @@ class Measurements:
         self.p95.append(p95)
         self._write(rollout, [P95, *p95])
         bound = self._slow(rollout)
-        if bound is not None and now - self.ticks[ERRORS][0].at >= WARM_UP:
+        if bound is None:
+            return
+        self.ticks.setdefault(slower_than(bound), [])  # from now on there is no pass without it
+        if now - self.ticks[ERRORS][0].at >= WARM_UP:
             at = BOUNDS.index(bound)
             counts = [(times[-1], times[-1] - times[at]) for times in timed]
             self._add(rollout, slower_than(bound), Tick(now, *counts[0], *counts[1], steady))
@@ -162,7 +165,7 @@ class Measurements:
         failed = all_chosen_failed(*self.chosen())
         if failed:
             return Verdict(Outcome.FAIL, failed, guard=True), ""
-        if rollout.previous is None or not rollout.weight or not rollout.spec.strategy.analysis:
+        if rollout.previous is None or not 0 < rollout.weight < 100 or not rollout.spec.strategy.analysis:
             return None, ""
         if analysis.latency is None or analysis.judge != "e1":
             measured: Measured = {name: ticks for name, ticks in self.ticks.items() if not name.startswith("slower than ")}

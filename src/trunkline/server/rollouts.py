@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,6 +30,7 @@ from trunkline.server.repositories import Repositories
 
 log = structlog.get_logger()
 TAKEN_BACK = (RolloutStatus.ROLLED_BACK, RolloutStatus.ABORTED)
+MOST = 500  # rollouts of an environment that are kept in memory; all are in the store
 ILL_FOR = 2.0  # seconds that all instances must have failed before traffic returns by itself
 HOOKS_WITHIN = 600.0  # seconds after its end in which a rollout's last hook is still run, should the server have been away
 
@@ -62,6 +64,22 @@ class Environment:
     hooks: set[str] = field(default_factory=set)
     problem: str = ""
     tidied_at: float = 0.0
+    ends: Counter[str] = field(default_factory=Counter)  # how rollouts ended, of all times
+    causes: Counter[str] = field(default_factory=Counter)  # why those went back that did
+
+    def remember(self, rollout: Rollout) -> None:
+        """Count the end of a rollout; forget the oldest ones, which nobody looks at."""
+        if rollout.status.is_final:
+            self.ends[rollout.status.value] += 1
+        if rollout.status in TAKEN_BACK and rollout.explanation is not None:
+            self.causes[rollout.explanation.cause or "person"] += 1
+        if rollout.status is RolloutStatus.PROMOTED and rollout.reason:
+            self.causes["ill"] += 1
+        if len(self.history) > 2 * MOST:
+            keep = {r.id for r in self.history[-MOST:]} | {
+                r.id for r in self.history if r.status is RolloutStatus.PROMOTED and r is self.serving
+            }
+            self.history[:] = [r for r in self.history if r.id in keep]
 
     @property
     def under_way(self) -> Rollout | None:
@@ -90,7 +108,9 @@ class Walker:
     def start(self) -> None:
         """Find what a stopped server left, and go on."""
         for rollout in self.store.read(lambda tx: tx.rollouts()):
-            self.environment(rollout.project, rollout.environment).history.append(rollout)
+            known = self.environment(rollout.project, rollout.environment)
+            known.history.append(rollout)
+            known.remember(rollout)
         self.thread.start()
 
     def close(self) -> None:
@@ -163,6 +183,7 @@ class Walker:
         )  # fmt: skip
         stopped = self.store.write(lambda tx: tx.add_rollout(stopped))
         known.history.append(stopped)
+        known.remember(stopped)
         log.info("environment stopped", project=known.project, environment=known.name, by=by, reason=reason)
         self.act(known, now)
         self.publish(known)
@@ -473,6 +494,7 @@ class Walker:
             log.info("rollout", environment=known.name, release=after.release.number, status=after.status.value)
             if after.status.is_final:
                 self.builds.pop(self._release_folder(known, after.release), None)
+                known.remember(after)
         self.publish(known)
 
     def publish(self, known: Environment) -> None:
