@@ -16,7 +16,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("folder", metavar="FOLDER", nargs="?", default="monitoring", help="where to (default: monitoring)")
     p.add_argument(
-        "--server", default=os.environ.get("TRUNKLINE_SERVER", "http://127.0.0.1:8910"), metavar="URL", help="where Prometheus finds the server"
+        "--server",
+        default=os.environ.get("TRUNKLINE_SERVER", "http://127.0.0.1:8910"),
+        metavar="URL",
+        help="where Prometheus finds the server",
     )
     p.add_argument("--force", action="store_true", help="replace files that are there and were changed")
     return p

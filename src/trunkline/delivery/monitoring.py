@@ -11,12 +11,15 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
+
 RANGE = "5m"
 PLACE = "project, environment"
 
 ALERTS: tuple[tuple[str, str, str, str, str, str], ...] = (
     # name, expression, for, severity, summary, what to do
-    ("TrunklineDown", 'up{job="trunkline"} == 0', "2m", "page", "Trunkline does not answer", "What is deployed goes on serving. Is the process running? Its log says why it ended."),
+    ("TrunklineDown", 'up{job="trunkline"} == 0', "2m", "page",
+     "Trunkline does not answer", "What is deployed goes on serving. Is the process running? Its log says why it ended."),
     ("EnvironmentWithoutInstances", f'sum by ({PLACE}) (deploy_instances{{state="ready"}}) == 0', "1m", "page",
      "Nothing is ready in {{ $labels.environment }} of {{ $labels.project }}", "trunkline env, then trunkline rollback {{ $labels.environment }}"),
     ("HighErrorRatio", f"sum by ({PLACE}) (rate(deploy_bad_requests_total[{RANGE}])) / sum by ({PLACE}) (rate(deploy_requests_total[{RANGE}])) > 0.05", "5m", "page",
@@ -44,7 +47,12 @@ def files(url: str) -> dict[str, str]:
             {"apiVersion": 1, "providers": [{"name": "trunkline", "type": "file", "options": {"path": "/etc/grafana/dashboards"}}]}
         ),
         "grafana/provisioning/datasources/prometheus.yml": _yaml(
-            {"apiVersion": 1, "datasources": [{"name": "Prometheus", "uid": "prometheus", "type": "prometheus", "url": "http://localhost:9090", "isDefault": True}]}
+            {
+                "apiVersion": 1,
+                "datasources": [
+                    {"name": "Prometheus", "uid": "prometheus", "type": "prometheus", "url": "http://localhost:9090", "isDefault": True}
+                ],
+            }
         ),
         "docker-compose.yml": compose(),
     }
@@ -72,7 +80,13 @@ def prometheus(url: str) -> str:
 def alerts() -> str:
     """Return the alert rules."""
     rules = [
-        {"alert": name, "expr": expression, "for": span, "labels": {"severity": severity}, "annotations": {"summary": summary, "action": action}}
+        {
+            "alert": name,
+            "expr": expression,
+            "for": span,
+            "labels": {"severity": severity},
+            "annotations": {"summary": summary, "action": action},
+        }
         for name, expression, span, severity, summary, action in ALERTS
     ]
     return _yaml({"groups": [{"name": "trunkline", "rules": rules}]})
@@ -104,19 +118,30 @@ def alert_tests() -> str:
     tests: list[dict[str, Any]] = []
     for name, _, _, severity, summary, action in ALERTS:
         series, values, labels = loud[name]
-        wanted = {"severity": severity, **({} if name in ("TrunklineDown", "NoFreeSlots") else {"project": "shop/web", "environment": "production"}), **labels}
+        wanted = {
+            "severity": severity,
+            **({} if name in ("TrunklineDown", "NoFreeSlots") else {"project": "shop/web", "environment": "production"}),
+            **labels,
+        }
         said = {"summary": _filled(summary, wanted), "action": _filled(action, wanted)}
         tests.append(
             {
                 "name": name,
                 "interval": "1m",
                 "input_series": [{"series": s, "values": v} for s, v in {**quiet, series: values}.items()],
-                "alert_rule_test": [{"eval_time": "25m", "alertname": name, "exp_alerts": [{"exp_labels": wanted, "exp_annotations": said}]}],
+                "alert_rule_test": [
+                    {"eval_time": "25m", "alertname": name, "exp_alerts": [{"exp_labels": wanted, "exp_annotations": said}]}
+                ],
             }
         )
     silent = [{"eval_time": "25m", "alertname": name, "exp_alerts": []} for name, *_ in ALERTS]
     tests.append(
-        {"name": "quiet", "interval": "1m", "input_series": [{"series": s, "values": v} for s, v in quiet.items()], "alert_rule_test": silent}
+        {
+            "name": "quiet",
+            "interval": "1m",
+            "input_series": [{"series": s, "values": v} for s, v in quiet.items()],
+            "alert_rule_test": silent,
+        }
     )
     return _yaml({"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": tests})
 
@@ -130,13 +155,14 @@ def _filled(text: str, labels: dict[str, str]) -> str:
 def queries() -> list[tuple[str, str, str, list[tuple[str, str]]]]:
     """Return the dashboard's panels: title, unit, kind, and queries with their legends."""
     chosen = '{project=~"$project",environment=~"$environment"}'
+    buckets = f"sum by (environment, release, le) (rate(deploy_request_duration_seconds_bucket{chosen}[1m]))"
     each = "sum by (environment, release)"
     return [
         ("Requests a second by release", "reqps", "timeseries", [(f"{each} (rate(deploy_requests_total{chosen}[1m]))", "{{environment}} {{release}}")]),
         ("Bad requests by release", "percentunit", "timeseries", [
             (f"{each} (rate(deploy_bad_requests_total{chosen}[1m])) / {each} (rate(deploy_requests_total{chosen}[1m]))", "{{environment}} {{release}}")]),
         ("95 of 100 answers within", "s", "timeseries", [
-            (f"histogram_quantile(0.95, sum by (environment, release, le) (rate(deploy_request_duration_seconds_bucket{chosen}[1m])))", "{{environment}} {{release}}")]),
+            (f"histogram_quantile(0.95, {buckets})", "{{environment}} {{release}}")]),
         ("Share of the traffic", "percentunit", "timeseries", [(f"sum by (environment, release) (deploy_weight_ratio{chosen})", "{{environment}} {{release}}")]),
         ("Evidence of harm", "none", "timeseries", [(f"max by (environment, metric) (deploy_analysis_evidence{chosen})", "{{environment}} {{metric}}")]),
         ("Instances", "none", "timeseries", [(f"sum by (environment, release, state) (deploy_instances{chosen})", "{{environment}} {{release}} {{state}}")]),
@@ -164,7 +190,8 @@ def dashboard() -> dict[str, Any]:
     variables = [
         {"name": name, "type": "query", "datasource": source, "query": {"query": query, "refId": name}, "refresh": 2, "multi": True, "includeAll": True,
          "allValue": ".*", "current": {"text": "All", "value": "$__all"}}
-        for name, query in (("project", "label_values(deploy_weight_ratio, project)"), ("environment", 'label_values(deploy_weight_ratio{project=~"$project"}, environment)'))
+        for name, query in (("project", "label_values(deploy_weight_ratio, project)"),
+                            ("environment", 'label_values(deploy_weight_ratio{project=~"$project"}, environment)'))
     ]  # fmt: skip
     back = {
         "name": "Taken back", "datasource": source, "enable": True, "iconColor": "red", "titleFormat": "{{environment}}: {{reason}}",
@@ -199,24 +226,4 @@ def compose() -> str:
 
 
 def _yaml(value: Any) -> str:
-    """Write YAML as far as these files need it: strings are always quoted, as in JSON."""
-    return "# Written by `trunkline monitoring`.\n" + "\n".join(_lines(value, "")) + "\n"
-
-
-def _lines(value: Any, indent: str) -> list[str]:
-    out = []
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            out += [f"{indent}{key}: {json.dumps(inner)}"] if _is_flat(inner) else [f"{indent}{key}:", *_lines(inner, indent + "  ")]
-    else:
-        for inner in value:
-            if _is_flat(inner):
-                out.append(f"{indent}- {json.dumps(inner)}")
-            else:
-                first, *rest = _lines(inner, indent + "  ")
-                out += [f"{indent}- {first.lstrip()}", *rest]
-    return out
-
-
-def _is_flat(value: Any) -> bool:
-    return not isinstance(value, (dict, list)) or not value
+    return "# Written by `trunkline monitoring`.\n" + yaml.safe_dump(value, sort_keys=False, width=160, allow_unicode=True)

@@ -11,6 +11,8 @@ from trunkline.ports.delivery import BOUNDS
 from trunkline.server.line import JobRunner, Line
 from trunkline.server.rollouts import TAKEN_BACK, Environment, Walker
 
+ENDS = tuple(s.value for s in RolloutStatus if s.is_final)
+CAUSES = ("verdict", "broken", "hook", "person", "ill")
 PLACE = ["project", "environment"]
 
 
@@ -80,10 +82,10 @@ class Metrics:
                 for metric, harm in known.verdict.parts or (("errors", known.verdict.harm),):
                     evidence.add_metric([*place, metric], harm)
             paused.add_metric(place, 1 if under_way is not None and under_way.status is RolloutStatus.PAUSED else 0)
-            for end, count in sorted(known.ends.items()):
-                ended.add_metric([*place, end], count)
-            for reason, count in sorted(known.causes.items()):
-                back.add_metric([*place, reason], count)
+            for end in ENDS:  # those that never came about too: Prometheus sees no increase from nothing to one
+                ended.add_metric([*place, end], known.ends[end])
+            for reason in CAUSES:
+                back.add_metric([*place, reason], known.causes[reason])
             self._speeds(known, lead, restore)
         return [weight, release, requests, bad, times, instances, evidence, paused, ended, back, lead, restore]
 
