@@ -9,9 +9,10 @@ import random
 import sys
 from collections.abc import Callable
 
-from trunkline.delivery.judges import judge
+from trunkline.delivery.judges import judge, wrong_share
 from trunkline.delivery.judges.sequential import Evidence, dispersion
-from trunkline.model.deliveries import ERRORS, Analysis, Outcome, Tick
+from trunkline.kit.record import replace
+from trunkline.model.deliveries import ERRORS, Analysis, Outcome, Tick, slower_than
 from trunkline.testing.traffic import tick
 
 STEPS = [10, 20, 30, 40, 50, 60, 70, 80, 90]
@@ -82,6 +83,80 @@ def argo(ticks: list[Tick], before: list[Tick]) -> int | None:
 RULES: dict[str, Alarm] = {"e1": e1, "errors > 0": none_allowed, "flagger": flagger, "argo": argo}
 
 
+def leak(seed: int, rate: float, share: float) -> list[Tick]:
+    """Return the ticks of a release that gets worse slowly: as good as the other at first, twenty times worse after 45 minutes."""
+    rng = random.Random(seed)
+    whole = len(STEPS) * 30
+    return [tick(rng, 10.0 * (i + 1), rate * 10, STEPS[i // 30] / 100, share, share * (1 + 19 * i / whole)) for i in range(whole)]
+
+
+def late(ticks: list[Tick], by: int) -> list[Tick]:
+    """Return what is known of these ticks when every count comes so many ticks late: nothing at first, the rest shifted."""
+    return [Tick(t.at, 0, 0, 0, 0) for t in ticks[:by]] + [replace(t, at=ticks[i].at) for i, t in enumerate(ticks[:-by], by)]
+
+
+def slow_answers(ticks: list[Tick], before: list[Tick]) -> int | None:
+    """Return the tick at which answering times alone take a release back: errors are rare and the same on both sides."""
+    analysis, memo, name = Analysis(), {}, slower_than(0.25)  # type: ignore[var-annotated]
+    quiet = [replace(t, stable_bad=0, canary_bad=0) for t in ticks]
+    for i in range(1, len(ticks) + 1):
+        now = judge(analysis, {ERRORS: quiet[:i], name: ticks[:i]}, 0.0, math.inf, ticks[i - 1].at, {name: before}, memo)
+        if now.outcome is Outcome.FAIL:
+            return i - 1
+    return None
+
+
+def unsplit(seed: int, share: float) -> bool:
+    """Say whether a router that sends a third of what it should is noticed within five minutes (50 requests a second, weight 10 %)."""
+    rng = random.Random(seed)
+    return bool(wrong_share([replace(tick(rng, float(i), 50, 0.1 * share, 0.01, 0.01), weight=10) for i in range(1, 301)], 0.0))
+
+
+def beside_the_tables(runs: int) -> int:
+    """Print the scenarios beside the tables; return how many promises of e1 were broken."""
+    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+    broken = 0
+    print(
+        f"a slow leak, from 1 to 20 times worse in 45 minutes ({runs // 3} rollouts): seconds until it is found / bad requests until then"
+    )
+    for name, rate, share in (("50 rps, 0.1 %", 50, 0.001), ("50 rps, 1 %", 50, 0.01), ("5 rps, 0.5 %", 5, 0.005)):
+        cells = []
+        for rule, alarm in RULES.items():
+            ends = [(leak(s, rate, share), alarm(leak(s, rate, share), calm(s, rate, share, 0.0))) for s in range(runs // 3)]
+            hurt = sum(sum(t.canary_bad for t in ticks[: (at if at is not None else len(ticks)) + 1]) for ticks, at in ends) / len(ends)
+            found = sorted(ticks[at].at for ticks, at in ends if at is not None)
+            cells.append(f"{rule} {f'{found[len(found) // 2]:.0f}' if found else 'never'}/{hurt:.0f}")
+        print(f"  {name:34}" + "   ".join(cells))
+    print("e1 when counts come a minute late (50 rps, 1 %): false rollbacks; five times worse: seconds until it is found")
+    false = sum(e1(late(rollout(s, 50, 0.01, 1.0), 6), calm(s, 50, 0.01, 0.0)) is not None for s in range(runs)) / runs
+    found = sorted(
+        10.0 * (at + 1) for s in range(runs // 3) if (at := e1(late(rollout(s, 50, 0.01, 5.0), 6), calm(s, 50, 0.01, 0.0))) is not None
+    )
+    broken += false > limit
+    print(f"  {false:.1%}   {found[len(found) // 2]:.0f} s, {len(found)} of {runs // 3} found")
+    print("answering times (50 rps, 1 % slow): false rollbacks; with bursts (CV 1); five times as often slow: found / seconds")
+    for burst in (0.0, 1.0):
+        false = sum(
+            slow_answers(rollout(s, 50, 0.01, 1.0, burst)[:120], calm(s, 50, 0.01, burst)) is not None for s in range(runs // 3)
+        ) / (runs // 3)
+        broken += false > 0.05 + 3 * math.sqrt(0.05 * 0.95 / (runs // 3))
+        print(f"  bursts {burst:g}: {false:.1%}", end="")
+    found = sorted(
+        10.0 * (at + 1) for s in range(runs // 3) if (at := slow_answers(rollout(s, 50, 0.01, 5.0), calm(s, 50, 0.01, 0.0))) is not None
+    )
+    print(f"   {len(found)} of {runs // 3} / {found[len(found) // 2]:.0f} s")
+    wrong, right = sum(unsplit(s, 1 / 3) for s in range(runs)), sum(unsplit(s, 1.0) for s in range(runs))
+    broken += wrong < runs or right > 0.01 * runs
+    print(
+        f"a router that sends a third of what it should is noticed in {wrong} of {runs}, one that works is suspected in {right} of {runs}"
+    )
+    silent = [Tick(10.0 * i, 500, 5, 0, 0) for i in range(1, 271)]
+    verdict = judge(Analysis(), {ERRORS: silent}, 0.0, 2700.0, 2700.0)
+    broken += verdict.outcome is not Outcome.INCONCLUSIVE
+    print(f"no traffic reaches the new release: {verdict.outcome.value} ({verdict.sentence})")
+    return broken
+
+
 def main(runs: int = 300) -> int:
     """Print both tables; fail when e1 breaks its promise."""
     print(f"false rollbacks of a healthy release ({runs} rollouts of 45 minutes each)")
@@ -120,6 +195,7 @@ def main(runs: int = 300) -> int:
                 mark = "" if false[name, rule] <= 0.02 else "!"
                 cells.append(f"{found / (runs // 3):.2f}/{typical}/{hurt / (runs // 3):.0f}{mark}")
             print(f"  {f'{name}, {ratio:g} x':34}" + "".join(f"{c:>20}" for c in cells))
+    broken += beside_the_tables(runs)
     print("! takes back more than 2 % of the healthy releases in this case, so its speed is worth nothing")
     return 1 if broken else 0
 

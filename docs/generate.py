@@ -1,11 +1,13 @@
 """Writes the generated reference pages: the command line, from its parsers; the compatibility table, from the dialect's own lists."""
 
 import importlib
+import json
 import os
 from pathlib import Path
 
 from trunkline.adapters.dialects.gitlab import keywords
 from trunkline.cli.main import COMMANDS, usage
+from trunkline.delivery import spec
 
 HERE = Path(__file__).parent / "reference"
 NOTES = {
@@ -58,10 +60,16 @@ def compatibility() -> str:
     return "\n".join([*head, *rows]) + "\n"
 
 
+def delivery_schema() -> str:
+    """Return the JSON Schema of delivery.yml."""
+    return json.dumps(spec.schema(), indent=1) + "\n"
+
+
 def main() -> None:
     """Write the pages."""
     (HERE / "command-line.md").write_text(command_line())
     (HERE / "gitlab-compatibility.md").write_text(compatibility())
+    (HERE / "delivery.schema.json").write_text(delivery_schema())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
+from trunkline.delivery import spec as delivery_file
 from trunkline.wiring.settings import _TYPES
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +19,18 @@ def test_the_generated_pages_are_up_to_date() -> None:
     spec.loader.exec_module(generate)
 
     assert (ROOT / "docs/reference/gitlab-compatibility.md").read_text() == generate.compatibility(), "run python3 dev.py docs"
+    assert (ROOT / "docs/reference/delivery.schema.json").read_text() == generate.delivery_schema(), "run python3 dev.py docs"
+
+
+def test_every_key_of_delivery_yml_is_documented() -> None:
+    text = (ROOT / "docs/how-to/deliver.md").read_text()
+
+    def keys(schema: dict[str, Any]) -> set[str]:
+        here: dict[str, Any] = schema.get("properties", {})
+        return set(here) | {key for inner in here.values() for key in keys(inner) | keys(inner.get("items", {}))}
+
+    environment = delivery_file.schema()["properties"]["environments"]["additionalProperties"]
+    assert sorted(key for key in keys(environment) if f"`{key}`" not in text and f"{key}:" not in text) == []
 
 
 def test_every_setting_is_documented() -> None:

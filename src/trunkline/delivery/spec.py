@@ -37,7 +37,31 @@ NO_DATA = ("pause", "rollback", "continue")
 SOURCES, OVERLAPS = ("app", "prometheus"), ("supersede", "queue")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*(/\*)?")
 
-Reader = Callable[[Mistakes, Node, str], Any]
+
+class Reader:
+    """Reads one kind of value, and knows how JSON Schema describes it."""
+
+    def __init__(self, read: Callable[[Mistakes, Node, str], Any], schema: dict[str, Any]) -> None:
+        self.read, self.schema = read, schema
+
+    def __call__(self, m: Mistakes, node: Node, where: str) -> Any:
+        """Return the value of a node; a mistake is noted, and a harmless value returned."""
+        return self.read(m, node, where)
+
+
+def _part(make: Callable[..., Any], readers: dict[str, Reader]) -> Reader:
+    """Return a reader of a mapping with these keys; what is not said keeps its default."""
+
+    def read(m: Mistakes, node: Node, where: str) -> Any:
+        parts = m.mapping(node, where, readers)
+        return make(**{name: readers[name](m, value, f"{where}:{name}") for name, value in parts.items() if name in readers})
+
+    return Reader(read, _schema_of(readers))
+
+
+def _schema_of(readers: dict[str, Reader], needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {name: r.schema for name, r in readers.items()}, "additionalProperties": False}
+    return {**schema, "required": list(needed)} if needed else schema
 
 
 def _number(low: float, high: float) -> Reader:
@@ -57,15 +81,15 @@ def _number(low: float, high: float) -> Reader:
         )
         return low
 
-    return read
+    return Reader(read, {"type": ["number", "string"], "description": f"from {low:g} to {high:g}; as a fraction, or with % behind it"})
 
 
 def _whole(low: int, high: int) -> Reader:
-    return lambda m, node, where: m.integer(node, where, low, high)
+    return Reader(lambda m, node, where: m.integer(node, where, low, high), {"type": "integer", "minimum": low, "maximum": high})
 
 
 def _one_of(known: Any) -> Reader:
-    return lambda m, node, where: m.choice(node, where, known) or next(iter(known))
+    return Reader(lambda m, node, where: m.choice(node, where, known) or next(iter(known)), {"enum": list(known)})
 
 
 def _steps(m: Mistakes, node: Node, where: str) -> tuple[int, ...]:
@@ -96,10 +120,13 @@ def _size(m: Mistakes, node: Node, where: str) -> int:
 
 
 _MILLISECONDS = re.compile(r"(\d+(?:\.\d+)?) ?ms")
-_TEXT: Reader = Mistakes.string
-_SPAN: Reader = Mistakes.span
-_FLAG: Reader = Mistakes.boolean
-_LINES: Reader = Mistakes.strings
+_STRING = {"type": "string"}
+_TIME = {"type": ["string", "number"], "description": "a length of time such as 30s, 5 min, 2 days; a number is seconds"}
+_LIST = {"type": ["string", "array"], "items": _STRING}
+_TEXT = Reader(Mistakes.string, _STRING)
+_SPAN = Reader(Mistakes.span, _TIME)
+_FLAG = Reader(Mistakes.boolean, {"type": "boolean"})
+_LINES = Reader(Mistakes.strings, _LIST)
 
 
 def _freeze(m: Mistakes, node: Node, where: str) -> tuple[str, ...]:
@@ -118,7 +145,7 @@ def _freeze(m: Mistakes, node: Node, where: str) -> tuple[str, ...]:
 def _token(m: Mistakes, node: Node, where: str) -> str:
     """Read the name or value of a header or cookie."""
     text = m.string(node, where)
-    if text and not _TOKEN.fullmatch(text):
+    if text and not _TOKEN_TEXT.fullmatch(text):
         m.error(node, where, f"{where}: {text!r} has characters that can't stand there", "letters, digits, . _ ~ and -")
     return text
 
@@ -163,40 +190,48 @@ def _metrics(m: Mistakes, node: Node, where: str) -> tuple[Metric, ...]:
     return tuple(found)
 
 
-_TOKEN = re.compile(r"[A-Za-z0-9._~-]+")
+_TOKEN_TEXT = re.compile(r"[A-Za-z0-9._~-]+")
+_SHORT_SPAN = Reader(_short_span, _TIME)
+_ADDRESS = Reader(_address, {**_STRING, "format": "uri"})
+_FREEZE = Reader(_freeze, _LIST)
+_STEPS = Reader(_steps, {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 99}, "minItems": 1})
+_TOKEN = Reader(_token, {**_STRING, "pattern": "^[A-Za-z0-9._~-]+$"})
+_LATENCY = Reader(_latency, {**_TIME, "description": "auto, off, or from when on an answer is slow"})
+_VARIABLES = Reader(_variables, {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}})
+_SIZE = Reader(_size, {"type": ["string", "integer"], "description": "bytes, for example 500M"})
 _METRIC: dict[str, Reader] = {
-    "name": _TEXT, "source": _one_of(SOURCES), "requests": _TEXT, "bad": _TEXT, "histogram": _TEXT, "slower": _short_span, "path": _TEXT, "url": _address,
+    "name": _TEXT, "source": _one_of(SOURCES), "requests": _TEXT, "bad": _TEXT, "histogram": _TEXT, "slower": _SHORT_SPAN, "path": _TEXT, "url": _ADDRESS,
     "interval": _SPAN, "weight": _number(0.001, 1000), "tolerance": _number(1, 100), "acceptable": _number(1, 100), "margin": _number(0, 1),
 }  # fmt: skip
+_METRICS = Reader(_metrics, {"type": "array", "items": _schema_of(_METRIC, ("name",))})
 _HOOKS: dict[str, Reader] = {"before": _TEXT, "smoke": _TEXT, "after": _TEXT, "failed": _TEXT, "timeout": _SPAN}
-_GATES: dict[str, Reader] = {"green": _FLAG, "wait": _SPAN, "freeze": _freeze}
+_GATES: dict[str, Reader] = {"green": _FLAG, "wait": _SPAN, "freeze": _FREEZE}
 _HEALTH: dict[str, Reader] = {
     "path": _TEXT, "host": _TEXT, "status": _whole(100, 599), "passes": _whole(1, 100), "deadline": _SPAN,
 }  # fmt: skip
 _STRATEGY: dict[str, Reader] = {
-    "kind": _one_of(STRATEGIES), "steps": _steps, "pause": _SPAN, "analysis": _FLAG, "approvals": _whole(0, 100),
-    "approvers": _LINES, "header": _token, "cookie": _token, "value": _token,
+    "kind": _one_of(STRATEGIES), "steps": _STEPS, "pause": _SPAN, "analysis": _FLAG, "approvals": _whole(0, 100),
+    "approvers": _LINES, "header": _TOKEN, "cookie": _TOKEN, "value": _TOKEN,
 }  # fmt: skip
 _ANALYSIS: dict[str, Reader] = {
     "judge": _one_of(JUDGES), "alpha": _number(0.0001, 0.5), "tolerance": _number(1, 100), "acceptable": _number(1, 100), "margin": _number(0, 1),
     "ceiling": _number(0.0001, 1), "limit": _number(0, 1e9), "window": _SPAN, "no_data": _one_of(NO_DATA),
-    "latency": _latency, "metrics": _metrics, "false_alarms": _number(0, 1),
+    "latency": _LATENCY, "metrics": _METRICS, "false_alarms": _number(0, 1),
 }  # fmt: skip
 
 
-def _part(make: Callable[..., Any], readers: dict[str, Reader]) -> Reader:
-    """Return a reader of a mapping with these keys; what is not said keeps its default."""
-
-    def read(m: Mistakes, node: Node, where: str) -> Any:
-        parts = m.mapping(node, where, readers)
-        return make(**{name: readers[name](m, value, f"{where}:{name}") for name, value in parts.items() if name in readers})
-
-    return read
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of delivery.yml, for editors; `read` says more, and better."""
+    environment = _schema_of(_ENVIRONMENT, ("command",))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "title": FILE, "type": "object", "required": ["environments"],
+        "additionalProperties": False, "properties": {"environments": {"type": "object", "additionalProperties": environment}},
+    }  # fmt: skip
 
 
 _ENVIRONMENT: dict[str, Reader] = {
-    "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _variables,
-    "instances": _whole(1, 64), "memory": _size, "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
+    "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _VARIABLES,
+    "instances": _whole(1, 64), "memory": _SIZE, "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
     "gates": _part(Gates, _GATES), "strategy": _part(Strategy, _STRATEGY), "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000),
     "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG, "hooks": _part(Hooks, _HOOKS), "expire": _SPAN, "metrics": _TEXT,
     "overlap": _one_of(OVERLAPS),
