@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Server, project
+from tests.e2e.site import HAPROXY, Site
 
 UNSHARE = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
 
@@ -29,10 +30,12 @@ def _namespaces(tmp_path: Path) -> None:
 
 
 class SmallServer(Server):
-    """A server whose data lies on 16 MB."""
+    """A server whose data lies on a few megabytes."""
+
+    size = "16m"
 
     def start(self, *options: str) -> None:
-        self.wrapper = [*UNSHARE, f'mount -t tmpfs -o size=16m none {self.data} && exec "$@"', "sh"]
+        self.wrapper = [*UNSHARE, f'mount -t tmpfs -o size={self.size} none {self.data} && exec "$@"', "sh"]
         super().start(*options)
 
     @property
@@ -41,11 +44,13 @@ class SmallServer(Server):
         assert self.process is not None
         return Path(f"/proc/{self.process.pid}/root{self.data}")
 
-    def fill(self) -> None:
-        """Leave no byte free."""
+    def fill(self, but: int = 0) -> None:
+        """Leave no byte free, or so many."""
         with contextlib.suppress(OSError), (self.inside / "filler").open("wb", buffering=0) as f:
             while f.write(bytes(1 << 16)):
                 pass
+        if but:
+            os.truncate(self.inside / "filler", (self.inside / "filler").stat().st_size - but)
 
     def free(self) -> None:
         """Give the room back."""
@@ -57,6 +62,17 @@ def small(tmp_path: Path) -> Iterator[SmallServer]:
     """A server on a small disk."""
     (tmp_path / "data").mkdir()
     server = SmallServer(tmp_path / "data")
+    server.start("--isolation", "none")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def larger(tmp_path: Path) -> Iterator[SmallServer]:
+    """A server on a disk with room for some Python environments."""
+    (tmp_path / "data").mkdir()
+    server = SmallServer(tmp_path / "data")
+    server.size = "96m"
     server.start("--isolation", "none")
     yield server
     server.stop()
@@ -116,3 +132,38 @@ def test_a_local_run_on_a_full_disk_says_so_and_ends(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "No space left on device" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not HAPROXY, reason="no HAProxy on this machine: apt install haproxy")
+def test_a_disk_that_fills_up_during_a_release_leaves_the_old_one_serving(larger: SmallServer, tmp_path: Path) -> None:
+    site = Site(larger, tmp_path / "site")
+    try:
+        site.declare(strategy={"kind": "blue_green", "pause": "0s", "analysis": False})
+        first = site.deployed("One")
+        assert first["status"] == "promoted", first["explanation"]
+        (site.folder / "large").write_bytes(os.urandom(3 << 20))
+        site.version("Two")
+        larger.fill()
+        status, told, _ = larger.request("POST", "/api/v1/projects/team/project/environments/production/deploy", {})
+        assert status == 503, told
+        assert "is the disk full?" in told.decode()
+        assert site.get() == "1"
+
+        larger.free()
+        larger.fill(but=1 << 20)  # room for the record of the rollout, none for the release
+        failed = site.until(site.ask("deploy"), "rolled_back")
+        assert "could not be built" in failed["explanation"]["what"]
+        assert "is the disk full?" in failed["explanation"]["what"]
+        assert site.get() == "1"
+
+        larger.free()
+        assert site.until(site.ask("deploy"), "promoted")["release"] == failed["release"]
+        assert site.get() == str(failed["release"])
+
+        larger.fill()  # at night, of all times
+        back = site.ask("rollback")
+        assert back["release"] == 1
+        assert site.until(back, "promoted")["release"] == 1
+        assert site.get() == "1"
+    finally:
+        site.remove()

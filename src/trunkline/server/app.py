@@ -121,6 +121,7 @@ class House:
         root = Path(self.data, "caches")
         caches.evict(str(root), self.settings.caches_size)
         Environments(f"{self.data}/environments", None).evict(self.settings.environments_size)
+        self.walker.ballast.take()
 
     def close(self) -> None:
         """Stop jobs, write what is to be written. What was deployed goes on serving."""

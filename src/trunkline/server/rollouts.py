@@ -18,6 +18,7 @@ import structlog
 from trunkline.delivery.rollout import Seen, Wanted, advance, desired, expires, ill
 from trunkline.delivery.strategies import back, phases
 from trunkline.kit import jsonfile, processes, trees
+from trunkline.kit.ballast import Ballast
 from trunkline.kit.ids import digest
 from trunkline.kit.record import field, mutable, record, replace
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, PhaseKind, Release, Rollout, RolloutStatus, Verdict
@@ -102,6 +103,8 @@ class Walker:
         self.environments: dict[tuple[str, str], Environment] = {}
         self.builds: dict[str, str | None] = {}  # folder of a release -> what went wrong, None while it is built
         self.askers = ThreadPoolExecutor(8, "measure")
+        self.unsaved: dict[int, Rollout] = {}
+        self.ballast = Ballast(f"{data}/ballast")
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._loop, name="deliverer", daemon=True)
 
@@ -111,6 +114,7 @@ class Walker:
             known = self.environment(rollout.project, rollout.environment)
             known.history.append(rollout)
             known.remember(rollout)
+        self.ballast.take()
         self.thread.start()
 
     def close(self) -> None:
@@ -147,7 +151,7 @@ class Walker:
             0, release.project, spec.name, release, served, spec, walk, entered_at=now, by=by, created_at=now, reason=reason, ref=ref,
             status=RolloutStatus.WAITING if waits else RolloutStatus.RUNNING,
         )  # fmt: skip
-        rollout = self.store.write(lambda tx: tx.add_rollout(rollout))
+        rollout = self._add(rollout) if going_back else self.store.write(lambda tx: tx.add_rollout(rollout))
         known.history.append(rollout)
         known.verdict = None
         log.info("rollout begins", project=release.project, environment=spec.name, release=release.number, back=going_back, waits=waits)
@@ -181,7 +185,7 @@ class Walker:
             0, known.project, known.name, last.release, None, last.spec, (), by=by, reason=reason, ref=last.ref, created_at=now, finished_at=now,
             status=RolloutStatus.STOPPED,
         )  # fmt: skip
-        stopped = self.store.write(lambda tx: tx.add_rollout(stopped))
+        stopped = self._add(stopped)
         known.history.append(stopped)
         known.remember(stopped)
         log.info("environment stopped", project=known.project, environment=known.name, by=by, reason=reason)
@@ -210,6 +214,8 @@ class Walker:
     def _loop(self) -> None:
         while not self.stopping.is_set():
             busy = False
+            with contextlib.suppress(TrunklineError), self.lock:
+                self._save_late()
             for known in list(self.environments.values()):
                 try:
                     with self.lock:
@@ -236,6 +242,7 @@ class Walker:
         self._last_hook(known, now)
         if rollout is None:
             return self._look_after(known, now)
+        rollout = self._with_digest(known, rollout)
         seen = self._look(known, rollout, now)
         after = advance(rollout, seen, time.time())
         if after is not rollout:
@@ -303,7 +310,10 @@ class Walker:
             if not self._prepared(known, want.release, spec):
                 continue
             count = spec.instances if want.instances is None else want.instances
-            target.ensure(known.folder, spec, want.release, count)
+            try:
+                target.ensure(known.folder, spec, want.release, count)
+            except OSError as problem:  # a full disk, most likely: what serves goes on, what is new can't come
+                self.builds[self._release_folder(known, want.release)] = f"it could not be started: {problem.strerror or problem}"
             there = target.observe(known.folder, spec, want.release)
             known.instances[want.release.number] = [i for i in there if i.number < count]
             ready = [i.address for i in there if i.ready and i.number < count] or [i.address for i in there if i.number < count]
@@ -316,7 +326,8 @@ class Walker:
         router.set_weights(known.folder, shares, _cohort(known.under_way, shares))
         known.weights = {number: percent for number, (percent, _) in shares.items()}
         serving = max(shares, key=lambda n: shares[n][0])
-        _point(f"{known.folder}/current", f"releases/{serving}")
+        with contextlib.suppress(OSError):  # no room for a link: the next tick tries again
+            _point(f"{known.folder}/current", f"releases/{serving}")
         self._retire(known, wanted, now)
 
     def _spec(self, known: Environment, want: Wanted) -> EnvironmentSpec:
@@ -474,7 +485,18 @@ class Walker:
             self.builds.pop(folder, None)
         except (TrunklineError, OSError) as problem:
             log.warning("a release could not be built", release=release.number, problem=str(problem))
-            self.builds[folder] = f"it could not be built: {problem}"
+            self.builds[folder] = f"it could not be built: {problem}" + (
+                f" ({problem.hint})" if isinstance(problem, TrunklineError) and problem.hint else ""
+            )
+
+    def _with_digest(self, known: Environment, rollout: Rollout) -> Rollout:
+        """Note in a rollout which digest its release has, once that is built."""
+        manifest = None if rollout.release.digest else jsonfile.read(f"{self._release_folder(known, rollout.release)}/manifest.json")
+        if manifest is None:
+            return rollout
+        noted = replace(rollout, release=replace(rollout.release, digest=str(manifest["digest"])))
+        self.save(known, rollout, noted)
+        return noted
 
     def _commits(self, rollout: Rollout) -> tuple[str, ...]:
         if rollout.previous is None:
@@ -487,8 +509,13 @@ class Walker:
     # state
 
     def save(self, known: Environment, before: Rollout, after: Rollout) -> None:
-        """Save a rollout, and tell everybody."""
-        self.store.write(lambda tx: tx.save_rollout(after))
+        """Save a rollout, and tell everybody. Where the store has no room it is kept in memory and saved later: traffic must turn all the same."""
+        try:
+            self.store.write(lambda tx: tx.save_rollout(after))
+            self.unsaved.pop(after.id, None)
+        except OutsideError as problem:
+            log.warning("a rollout could not be saved, it is kept in memory", environment=known.name, problem=problem.message)
+            self.unsaved[after.id] = after
         known.history[next(i for i, r in enumerate(known.history) if r.id == before.id)] = after
         if before.status is not after.status:
             log.info("rollout", environment=known.name, release=after.release.number, status=after.status.value)
@@ -496,6 +523,22 @@ class Walker:
                 self.builds.pop(self._release_folder(known, after.release), None)
                 known.remember(after)
         self.publish(known)
+
+    def _save_late(self) -> None:
+        """Save what could not be saved before."""
+        for rollout in list(self.unsaved.values()):
+            self.store.write(lambda tx, rollout=rollout: tx.save_rollout(rollout))  # type: ignore[misc]
+            del self.unsaved[rollout.id]
+
+    def _add(self, rollout: Rollout) -> Rollout:
+        """Add a rollout to the store; a way back gets the room that was kept for it."""
+        try:
+            return self.store.write(lambda tx: tx.add_rollout(rollout))
+        except OutsideError:
+            if not self.ballast.drop():
+                raise
+            log.warning("the disk is full: what was kept for a way back is used now")
+            return self.store.write(lambda tx: tx.add_rollout(rollout))
 
     def publish(self, known: Environment) -> None:
         """Tell those who look at the project's pages."""

@@ -433,7 +433,7 @@ class SqlStore:
                     except Exception as problem:  # noqa: BLE001 - it belongs to whoever asked
                         done.append((future, None, problem))
         except Exception as problem:  # noqa: BLE001 - nothing was committed: everybody in the batch must know
-            told = OutsideError(f"the database could not be written: {problem}", "is the disk full?")
+            told = OutsideError(f"the database could not be written: {str(problem).splitlines()[0]}", "is the disk full?")
             done = [(future, None, told) for _, future in batch]
         for future, value, wrong in done:
             if wrong is None:

@@ -98,7 +98,8 @@ class EnvoyRouter:
         if json.dumps(state) != before:
             for name, addresses in fresh.items():
                 self._write_endpoints(folder, name, addresses)
-            self._save(folder, state)
+            with contextlib.suppress(OSError):  # a full disk: what runs is turned all the same, the next tick tries to write again
+                self._save(folder, state)
         for name, addresses in fresh.items():
             self._wait_for(folder, name, len(addresses))
         self._lead(folder, cohort, shares)
@@ -131,7 +132,8 @@ class EnvoyRouter:
         member = {COHORT: state["member"]} if state.get("member") else {}
         chosen = add_up(state, member, {name: n[:2] for name, n in seen.items() if name == COHORT}, pid, "chosen")
         if seen:
-            jsonfile.write(f"{folder}/router/{KEPT}", state)
+            with contextlib.suppress(OSError):  # not saved: the next look counts from where this one did
+                jsonfile.write(f"{folder}/router/{KEPT}", state)
         found = tell(totals, timed, chosen)
         for name, slot in {**slots, **member}.items():
             if slot["release"] in found and name in seen:

@@ -123,7 +123,8 @@ class HaproxyRouter:
             server["chosen"] = 1 if is_chosen else 0
         slots["members"] = _pattern(cohort) if cohort is not None and any(s["chosen"] for s in servers.values()) else ""
         if slots != kept(folder, KEPT):
-            self._save(folder, slots)
+            with contextlib.suppress(OSError):  # a full disk: what runs is turned all the same, the next tick tries to write again
+                self._save(folder, slots)
         told = self.members_told.get(folder) if supervisor.is_alive(f"{folder}/router") else None
         if told != slots["members"]:
             self._tell(folder, f"clear acl {folder}/router/members")
@@ -176,7 +177,8 @@ class HaproxyRouter:
         apart = add_up(slots, servers, {name: n[:2] for name, n in chosen.items()}, pid, "chosen")
         times = add_up(slots, servers, timer.read() if timer else {}, timer.epoch if timer else "", "times")
         if seen:
-            jsonfile.write(f"{folder}/router/{KEPT}", slots)
+            with contextlib.suppress(OSError):  # not saved: the next look counts from where this one did
+                jsonfile.write(f"{folder}/router/{KEPT}", slots)
         found = tell(totals, times, apart)
         for name, server in servers.items():
             if server["release"] in found and name in seen:
