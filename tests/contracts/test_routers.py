@@ -4,6 +4,7 @@ import pytest
 
 from trunkline.adapters.traffic_routers.envoy import EnvoyRouter
 from trunkline.adapters.traffic_routers.haproxy import HaproxyRouter
+from trunkline.adapters.traffic_routers.traefik import TraefikRouter
 from trunkline.model.errors import OutsideError
 from trunkline.testing.contracts.router import RouterContract
 
@@ -29,6 +30,22 @@ class TestEnvoy(RouterContract):
     @pytest.fixture
     def router(self) -> EnvoyRouter:
         made = EnvoyRouter()
+        try:
+            made.find()
+        except OutsideError as missing:
+            pytest.skip(f"{missing.message}: {missing.hint}")
+        return made
+
+
+@pytest.mark.real
+class TestTraefik(RouterContract):
+    """By its file provider."""
+
+    wrong_at_start = "404"
+
+    @pytest.fixture
+    def router(self) -> TraefikRouter:
+        made = TraefikRouter()
         try:
             made.find()
         except OutsideError as missing:

@@ -27,12 +27,12 @@ from trunkline.delivery.strategies import STRATEGIES
 from trunkline.kit import yamltree
 from trunkline.kit.words import bytes_of
 from trunkline.kit.yamltree import Node
-from trunkline.model.deliveries import ERRORS, Analysis, EnvironmentSpec, Gates, Health, Hooks, Metric, Strategy
+from trunkline.model.deliveries import ERRORS, Analysis, EnvironmentSpec, Gates, Health, Hooks, Metric, Strategy, Tls
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.reading import Mistakes
 
 FILE = "delivery.yml"
-TARGETS, ROUTERS = ("process",), ("haproxy", "envoy")
+TARGETS, ROUTERS = ("process",), ("haproxy", "envoy", "traefik")
 NO_DATA = ("pause", "rollback", "continue")
 SOURCES, OVERLAPS = ("app", "prometheus"), ("supersede", "queue")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*(/\*)?")
@@ -199,6 +199,7 @@ _TOKEN = Reader(_token, {**_STRING, "pattern": "^[A-Za-z0-9._~-]+$"})
 _LATENCY = Reader(_latency, {**_TIME, "description": "auto, off, or from when on an answer is slow"})
 _VARIABLES = Reader(_variables, {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}})
 _SIZE = Reader(_size, {"type": ["string", "integer"], "description": "bytes, for example 500M"})
+_TLS: dict[str, Reader] = {"domains": _LINES, "email": _TEXT, "directory": _ADDRESS}
 _METRIC: dict[str, Reader] = {
     "name": _TEXT, "source": _one_of(SOURCES), "requests": _TEXT, "bad": _TEXT, "histogram": _TEXT, "slower": _SHORT_SPAN, "path": _TEXT, "url": _ADDRESS,
     "interval": _SPAN, "weight": _number(0.001, 1000), "tolerance": _number(1, 100), "acceptable": _number(1, 100), "margin": _number(0, 1),
@@ -234,6 +235,7 @@ _ENVIRONMENT: dict[str, Reader] = {
     "instances": _whole(1, 64), "memory": _SIZE, "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
     "gates": _part(Gates, _GATES), "strategy": _part(Strategy, _STRATEGY), "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000),
     "drain": _SPAN, "stop_timeout": _SPAN, "bake": _SPAN, "rollback_safe": _FLAG, "hooks": _part(Hooks, _HOOKS), "expire": _SPAN, "metrics": _TEXT,
+    "tls": _part(Tls, _TLS),
     "overlap": _one_of(OVERLAPS),
 }  # fmt: skip
 
@@ -273,6 +275,13 @@ def read(text: str, file: str = FILE) -> tuple[tuple[EnvironmentSpec, ...], tupl
         if values.get("port") in ports and "port" in parts:
             m.error(parts["port"], where, f"{where}: port {values['port']} is taken by environment {ports[values['port']]!r}")
         ports[values.get("port")] = name
+        tls = values.get("tls")
+        if tls is not None and not (tls.domains and "@" in tls.email):
+            m.error(
+                parts["tls"], where, f"{where}: tls needs `domains` and an `email`", "the authority writes there before a certificate ends"
+            )
+        if tls is not None and values.get("router") != "traefik":
+            m.error(parts["tls"], where, f"{where}: certificates come with router: traefik", "it needs pip install 'trunkline[traefik]'")
         strategy = values.get("strategy", Strategy())
         if (strategy.header and strategy.cookie) or (strategy.value and not (strategy.header or strategy.cookie)):
             m.error(parts["strategy"], where, f"{where}: a cohort is known by a header or by a cookie, and the value of it")

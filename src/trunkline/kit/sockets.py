@@ -1,6 +1,7 @@
-"""Ports of this machine."""
+"""Ports and connections of this machine."""
 
 import socket
+from collections.abc import Collection
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -12,3 +13,18 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
         return True
+
+
+def established(addresses: Collection[str]) -> dict[str, int]:
+    """Return how many TCP connections lead to each of these addresses (IPv4 host:port) now, as the kernel tells."""
+    wanted = {}
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        wanted[f"{int.from_bytes(socket.inet_aton(host), 'little'):08X}:{int(port):04X}"] = address
+    found = dict.fromkeys(addresses, 0)
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        for line in f:
+            parts = line.split()
+            if parts[3] == "01" and parts[2] in wanted:
+                found[wanted[parts[2]]] += 1
+    return found

@@ -73,6 +73,15 @@ class Hooks:
 
 
 @record
+class Tls:
+    """Certificates by ACME: for these domains, asked for under this e-mail, of the directory (an address; "": Let's Encrypt)."""
+
+    domains: tuple[str, ...] = ()
+    email: str = ""
+    directory: str = ""
+
+
+@record
 class Gates:
     """What must hold before a release may go. `wait` in seconds, `freeze` as delivery.gates reads it, `green`: a run of the revision has passed."""
 
@@ -152,6 +161,7 @@ class EnvironmentSpec:
     instances: int = 1
     memory: int = 0
     port: int = 0
+    tls: Tls | None = None
     metrics: str = ""
     branch: str = ""
     auto: bool = False

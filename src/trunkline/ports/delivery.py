@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from trunkline.kit.record import record
-from trunkline.model.deliveries import EnvironmentSpec, Metric, Release
+from trunkline.model.deliveries import EnvironmentSpec, Metric, Release, Tls
 
 
 @record
@@ -101,8 +101,8 @@ class TrafficRouter(Protocol):
         """Return the program; raises OutsideError that says how to get it."""
         ...
 
-    def ensure(self, folder: str, port: int) -> None:
-        """Have the router running and listening."""
+    def ensure(self, folder: str, port: int, tls: Tls | None = None) -> None:
+        """Have the router running and listening; with `tls` by HTTPS, where it can."""
         ...
 
     def set_weights(self, folder: str, shares: Mapping[int, tuple[int, Sequence[str]]], cohort: Cohort | None = None) -> None:

@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
@@ -17,7 +18,7 @@ from pydantic import BaseModel, Field
 from trunkline.delivery.rollout import progress
 from trunkline.kit import trees
 from trunkline.kit.record import replace
-from trunkline.model.deliveries import Rollout, RolloutStatus
+from trunkline.model.deliveries import EnvironmentSpec, Rollout, RolloutStatus
 from trunkline.model.errors import ConfigError, Refused
 from trunkline.model.events import Event, EventKind
 from trunkline.model.runs import JobRun, Run
@@ -134,6 +135,7 @@ def environment_out(state: dict[str, Any], jobs: Sequence[dict[str, Any]] = ()) 
         "name": state["name"],
         "release": serving.release.number if serving else None,
         "port": history[-1].spec.port if history else None,
+        "url": _address(history[-1].spec, state["host"]) if history else "",
         "is_stopped": bool(history) and history[-1].status is RolloutStatus.STOPPED,
         "expires_at": state["expires"],
         "weights": {str(n): w for n, w in state["weights"].items()},
@@ -146,6 +148,13 @@ def environment_out(state: dict[str, Any], jobs: Sequence[dict[str, Any]] = ()) 
         "rollouts": [rollout_out(r) for r in reversed(history[-20:])],
         "jobs": list(jobs),
     }  # fmt: skip
+
+
+def _address(spec: EnvironmentSpec, host: str) -> str:
+    """Return where people come in."""
+    if spec.tls is not None:
+        return f"https://{spec.tls.domains[0]}" + (f":{spec.port}/" if spec.port != 443 else "/")
+    return f"http://{host}:{spec.port}/"
 
 
 def environments_out(desk: "Desk", project: str) -> list[dict[str, Any]]:
@@ -161,7 +170,8 @@ def environments_out(desk: "Desk", project: str) -> list[dict[str, Any]]:
             "created_at": row["created_at"],
         }
         by_jobs.setdefault(row["environment"], []).append(told)
-    found = [environment_out(state, by_jobs.pop(state["name"], ())) for state in desk.deliverer.state(project)]
+    host = urlsplit(desk.line.url).hostname or "127.0.0.1"
+    found = [environment_out({**state, "host": host}, by_jobs.pop(state["name"], ())) for state in desk.deliverer.state(project)]
     nothing: dict[str, Any] = {
         "history": [],
         "verdict": None,

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
@@ -241,7 +240,7 @@ class Pages:
             plain["events"] = sorted(events, key=lambda e: e["at"], reverse=True)
             shown.append(plain)
         shown.sort(key=lambda e: e["is_stopped"])
-        return self._render(request, "environments.html", path=path, environments=shown, host=urlsplit(self.desk.line.url).hostname)
+        return self._render(request, "environments.html", path=path, environments=shown)
 
     def _actions(self, plain: dict[str, Any]) -> list[tuple[str, str]]:
         """Return what can be done to an environment now: the verb and what stands on its button."""

@@ -322,7 +322,7 @@ class Walker:
             return
         spec = known.history[-1].spec
         router = self.world.routers[spec.router]
-        router.ensure(known.folder, spec.port)
+        router.ensure(known.folder, spec.port, spec.tls)
         router.set_weights(known.folder, shares, _cohort(known.under_way, shares))
         known.weights = {number: percent for number, (percent, _) in shares.items()}
         serving = max(shares, key=lambda n: shares[n][0])

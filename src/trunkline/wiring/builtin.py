@@ -30,8 +30,9 @@ def traffic_routers() -> dict[str, TrafficRouter]:
     """Return who can split traffic, in the order in which they are looked for."""
     from trunkline.adapters.traffic_routers.envoy import EnvoyRouter
     from trunkline.adapters.traffic_routers.haproxy import HaproxyRouter
+    from trunkline.adapters.traffic_routers.traefik import TraefikRouter
 
-    return {"haproxy": HaproxyRouter(), "envoy": EnvoyRouter()}
+    return {"haproxy": HaproxyRouter(), "envoy": EnvoyRouter(), "traefik": TraefikRouter()}
 
 
 def metric_sources() -> dict[str, MetricSource]:

@@ -49,7 +49,7 @@ def test_selectors_mean_what_they_mean_to_prometheus(bad: str, count: float) -> 
 
 @pytest.mark.parametrize("text", ["", "a b", "a{b}", 'a{b="c}', 'a{b=~"("}', "a{b=c}", '1a{b="c"}'])
 def test_what_is_no_selector_is_refused_with_its_text(text: str) -> None:
-    with pytest.raises(ConfigError, match="selects no metric|is no condition|is no pattern"):
+    with pytest.raises(ConfigError, match=r"selects no metric|is no condition|is no pattern"):
         selector(text)
 
 

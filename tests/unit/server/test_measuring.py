@@ -27,7 +27,7 @@ ROLLOUT = Rollout(
 
 def times(fast: int, slow: int) -> tuple[int, ...]:
     """Return so many answers in 4 ms, and so many in 0.4 s."""
-    return tuple(fast + (slow if bound >= 0.5 else 0) for bound in BOUNDS) + (fast + slow,)
+    return (*(fast + (slow if bound >= 0.5 else 0) for bound in BOUNDS), fast + slow)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from trunkline.adapters.traffic_routers.keeping import add_up, kept, socket_path
 from trunkline.kit import jsonfile, supervisor
 from trunkline.kit.codec import to_plain
 from trunkline.kit.record import replace
+from trunkline.model.deliveries import Tls
 from trunkline.model.errors import OutsideError
 from trunkline.ports.delivery import BOUNDS, Cohort, Counters
 
@@ -54,7 +55,7 @@ class EnvoyRouter:
             )
         return found
 
-    def ensure(self, folder: str, port: int) -> None:
+    def ensure(self, folder: str, port: int, tls: Tls | None = None) -> None:
         """Start it under its supervisor, unless it runs."""
         run = f"{folder}/router"
         if supervisor.is_alive(run):

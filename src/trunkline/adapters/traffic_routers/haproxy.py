@@ -22,6 +22,7 @@ from typing import Any
 from trunkline.adapters.traffic_routers.keeping import add_up, kept, socket_path, tell
 from trunkline.kit import jsonfile, supervisor
 from trunkline.kit.record import replace
+from trunkline.model.deliveries import Tls
 from trunkline.model.errors import OutsideError
 from trunkline.ports.delivery import BOUNDS, Cohort, Counters
 
@@ -77,7 +78,7 @@ class HaproxyRouter:
             raise OutsideError("there is no haproxy on this machine", "apt install haproxy (2.4 or newer)")
         return found
 
-    def ensure(self, folder: str, port: int) -> None:
+    def ensure(self, folder: str, port: int, tls: Tls | None = None) -> None:
         """Start it under its supervisor, unless it runs."""
         run = f"{folder}/router"
         if folder not in self.timers:

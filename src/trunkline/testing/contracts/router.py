@@ -51,7 +51,9 @@ def backend(name: int) -> Iterator[str]:
 
 
 class RouterContract:
-    """Subclasses define the fixture `router`."""
+    """Subclasses define the fixture `router`. `wrong_at_start` is what one may answer for a moment after it was killed, before it knows its routes."""
+
+    wrong_at_start = ""
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Iterator[str]:
@@ -140,19 +142,21 @@ class RouterContract:
             router.ensure(folder, port)
             router.set_weights(folder, {1: (0, [one]), 2: (100, [two])})
             self._visit(port, 10)
-            before = router.counters(folder)[2].requests
+            before, good = router.counters(folder)[2].requests, 0
             os.kill(int(supervisor.state(f"{folder}/router")["pid"]), signal.SIGKILL)
 
             for _ in range(200):
                 try:
                     answers = self._visit(port, 10)
-                    break
+                    good += answers["200 2"]
+                    if not (self.wrong_at_start and self.wrong_at_start in {a[:3] for a in answers}):
+                        break
                 except (OSError, http.client.HTTPException):
                     time.sleep(0.05)
             assert set(answers) == {"200 2"}
             router.ensure(folder, port)
             router.set_weights(folder, {1: (0, [one]), 2: (100, [two])})
-            assert router.counters(folder)[2].requests == before + 10
+            assert router.counters(folder)[2].requests == before + good
 
     def test_it_says_how_long_answers_took(self, router: TrafficRouter, folder: str, port: int) -> None:
         with backend(1) as one:
