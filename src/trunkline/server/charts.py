@@ -89,9 +89,9 @@ def _marks(groups: Sequence[Sequence[Tick]], height: float) -> str:
 
 
 def _names(groups: Sequence[Sequence[Tick]]) -> str:
-    """Return the weights under the picture, as text that does not stretch with it."""
-    names = "".join(f'<span style="left:{100 * x / WIDTH:.2f}%">{weight} %</span>' for x, weight in _changes(groups))
-    return f'<div class="axis" aria-hidden="true">{names}</div>' if names else ""
+    """Return the weights under the picture, as text that does not stretch with it (and needs no style attribute: the pages forbid them)."""
+    names = "".join(f'<text x="{100 * x / WIDTH:.2f}%" dx="3" y="12">{weight} %</text>' for x, weight in _changes(groups))
+    return f'<svg class="axis" aria-hidden="true">{names}</svg>' if names else ""
 
 
 def label(phase: Phase) -> str:

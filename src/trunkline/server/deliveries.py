@@ -204,8 +204,7 @@ class Deliverer:
                 if project is not None and event.ref == project.default_branch:
                     continue  # it has environments of its own
                 name = f"{name[:-1]}{slug(event.ref)}"
-            known = self.walker.environment(run.project, name)
-            if known.history and known.history[-1].release.sha == sha:
+            if self._was_there(run.project, name, sha):
                 continue  # it is there, under way, or was taken back: a run that is green once more changes nothing
             try:
                 self.open(run.project, name, sha, by=event.user, branch=event.ref)
@@ -213,6 +212,14 @@ class Deliverer:
                 log.warning(
                     "a green run is not deployed", project=run.project, environment=name, problem=f"{problem.message}; {problem.hint}"
                 )
+
+    def _was_there(self, project: str, name: str, sha: str) -> bool:
+        """Say whether a commit is the last that came to an environment, or to an address beside it."""
+        return any(
+            known.history and known.history[-1].release.sha == sha
+            for (of, there), known in list(self.walker.environments.items())
+            if of == project and (there == name or there.startswith(f"{name}/r"))
+        )
 
     def state(self, project: str) -> list[dict[str, Any]]:
         """Return what there is to say about a project's environments."""

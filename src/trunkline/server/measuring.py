@@ -9,7 +9,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
@@ -199,6 +199,14 @@ class Measurements:
         self.replaying.start()
 
     # files
+
+    def forget(self, wanted: Collection[int]) -> None:
+        """Remove what was measured of rollouts that nobody looks at any more."""
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.folder):
+                number = entry.name.removeprefix("ticks-").removesuffix(".jsonl")
+                if entry.name.startswith("ticks-") and number.isdigit() and int(number) not in wanted:
+                    os.unlink(entry.path)
 
     def _open(self, rollout: Rollout) -> None:
         self.ticks, self.p95 = read_ticks(self.folder, rollout.id)

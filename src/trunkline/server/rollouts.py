@@ -31,6 +31,7 @@ from trunkline.server.repositories import Repositories
 
 log = structlog.get_logger()
 TAKEN_BACK = (RolloutStatus.ROLLED_BACK, RolloutStatus.ABORTED)
+SHOWN = 100  # rollouts whose measurements are kept
 MOST = 500  # rollouts of an environment that are kept in memory; all are in the store
 ILL_FOR = 2.0  # seconds that all instances must have failed before traffic returns by itself
 HOOKS_WITHIN = 600.0  # seconds after its end in which a rollout's last hook is still run, should the server have been away
@@ -63,6 +64,7 @@ class Environment:
     instances: dict[int, Sequence[Instance]] = field(default_factory=dict)
     weights: dict[int, int] = field(default_factory=dict)
     hooks: set[str] = field(default_factory=set)
+    is_empty: bool = False
     problem: str = ""
     tidied_at: float = 0.0
     ends: Counter[str] = field(default_factory=Counter)  # how rollouts ended, of all times
@@ -303,6 +305,7 @@ class Walker:
         if not wanted:
             self._empty(known)
             return
+        known.is_empty = False
         shares: dict[int, tuple[int, Sequence[str]]] = {}
         for want in wanted:
             spec = self._spec(known, want)
@@ -335,16 +338,21 @@ class Walker:
         return next(r.spec for r in reversed(known.history) if r.release.number == want.release.number)
 
     def _empty(self, known: Environment) -> None:
-        """Stop everything."""
-        if known.under_way is not None:
+        """Stop everything; where nobody comes back, the files go too."""
+        if known.under_way is not None or known.is_empty:
             return
         spec = known.history[-1].spec
         target = self.world.targets[spec.target]
         self.world.routers[spec.router].remove(known.folder)
+        running = target.running(known.folder)
         for rollout in {r.release.number: r for r in known.history}.values():
-            if rollout.release.number in target.running(known.folder):
+            if rollout.release.number in running:
                 target.remove(known.folder, rollout.release)
         known.instances, known.weights = {}, {}
+        if not running:
+            if spec.pattern or spec.expire:
+                target.forget(known.folder, 0, ())
+            known.is_empty = True
 
     def _retire(self, known: Environment, wanted: Sequence[Wanted], now: float) -> None:
         """Stop what nobody wants any more, once its requests are answered; forget the oldest releases."""
@@ -373,6 +381,7 @@ class Walker:
         if now - known.tidied_at > 60:
             known.tidied_at = now
             target.forget(known.folder, spec.keep, keep)
+            known.measured.forget({r.id for r in known.history[-SHOWN:]})
 
     def _measure(self, known: Environment, rollout: Rollout | None, now: float) -> None:
         """Ask the router what was answered since the last look."""
