@@ -164,6 +164,8 @@ def _show(remote: Remote, options: argparse.Namespace) -> int:
             f"{e['name']}: {'stopped' if e['is_stopped'] else shares}"
             + (f"  (port {e['port']}{until})" if e["port"] and e["release"] else "")
         )
+        if e["warning"]:
+            print(f"  {e['warning']}")
         for r in e["rollouts"][:5]:
             print(f"  release {r['release']}: {r['progress']}" + (f" ({r['reason']})" if r["reason"] else ""))
         for j in e["jobs"][:5]:

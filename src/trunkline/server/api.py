@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from trunkline.delivery.rollout import progress
 from trunkline.kit import trees
 from trunkline.kit.record import replace
-from trunkline.model.deliveries import EnvironmentSpec, Rollout, RolloutStatus
+from trunkline.model.deliveries import EnvironmentSpec, Outcome, Rollout, RolloutStatus
 from trunkline.model.errors import ConfigError, Refused
 from trunkline.model.events import Event, EventKind
 from trunkline.model.runs import JobRun, Run
@@ -130,7 +130,7 @@ def rollout_out(rollout: Rollout) -> dict[str, Any]:
 def environment_out(state: dict[str, Any], jobs: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Return an environment as the API tells it: what serves, what is under way, the last rollouts, and what jobs deployed there."""
     history: list[Rollout] = state["history"]
-    verdict, serving = state["verdict"], state["serving"]
+    verdict, serving, weak = state["verdict"], state["serving"], state["weak"]
     return {
         "name": state["name"],
         "release": serving.release.number if serving else None,
@@ -143,6 +143,7 @@ def environment_out(state: dict[str, Any], jobs: Sequence[dict[str, Any]] = ()) 
                       for n, found in state["instances"].items()},
         "problem": state["problem"],
         "judge": verdict.sentence if verdict else "",
+        "warning": weak.sentence if weak is not None and weak.outcome is Outcome.INCONCLUSIVE else "",
         "evidence": dict(verdict.parts) if verdict else {},
         "replayed": [{"judge": r.judge, "alarms": r.alarms, "rollouts": r.rollouts} for r in state["replayed"]],
         "rollouts": [rollout_out(r) for r in reversed(history[-20:])],

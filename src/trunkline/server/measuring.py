@@ -16,6 +16,7 @@ import structlog
 
 from trunkline.delivery.judges import JUDGES, Evidence, Measured, all_chosen_failed, judge, wrong_share
 from trunkline.delivery.judges.replay import Replayed, replay
+from trunkline.delivery.judges.weak import since_promotion
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import ERRORS, EnvironmentSpec, Metric, Outcome, Phase, PhaseKind, Rollout, Tick, Verdict, slower_than
 from trunkline.model.errors import TrunklineError
@@ -54,6 +55,7 @@ class Measurements:
         self.unsaved: list[Tick] = []
         self.replayed: dict[str, Replayed] = {}
         self.replaying: threading.Thread | None = None
+        self.weak_at, self.weak_said = 0.0, None  # type: float, Verdict | None
         self._load_calm()
 
     # looking
@@ -184,6 +186,16 @@ class Measurements:
         for name, problem in self.problems.items():
             said = replace(said, sentence=f"{said.sentence}; {name} can't be had: {problem}")
         return said, wrong_share(self.ticks.get(ERRORS, ()), rollout.entered_at)
+
+    def weak(self, serving: Rollout, now: float) -> Verdict | None:
+        """Return what can be said about a release that serves alone, as long as the one before is kept for it."""
+        promoted = serving.finished_at or now
+        if serving.previous is None or now - promoted > max(serving.spec.bake, 60.0):
+            return None
+        if self.calm and self.calm[-1].at != self.weak_at:
+            self.weak_at = self.calm[-1].at
+            self.weak_said = since_promotion(self.calm, serving.created_at, promoted)
+        return self.weak_said
 
     def begin_replay(self, spec: EnvironmentSpec, phases: Sequence[Phase]) -> None:
         """Find out, beside the ticks, what each rule would have done to healthy releases in the last days."""

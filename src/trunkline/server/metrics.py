@@ -81,6 +81,8 @@ class Metrics:
             if known.verdict is not None and under_way is not None:
                 for metric, harm in known.verdict.parts or (("errors", known.verdict.harm),):
                     evidence.add_metric([*place, metric], harm)
+            if known.weak is not None:
+                evidence.add_metric([*place, "since promotion"], known.weak.harm)
             paused.add_metric(place, 1 if under_way is not None and under_way.status is RolloutStatus.PAUSED else 0)
             for end in ENDS:  # those that never came about too: Prometheus sees no increase from nothing to one
                 ended.add_metric([*place, end], known.ends[end])

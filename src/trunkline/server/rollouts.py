@@ -64,6 +64,7 @@ class Environment:
     instances: dict[int, Sequence[Instance]] = field(default_factory=dict)
     weights: dict[int, int] = field(default_factory=dict)
     hooks: set[str] = field(default_factory=set)
+    weak: Verdict | None = None  # about the release that serves alone, since its promotion
     is_empty: bool = False
     problem: str = ""
     tidied_at: float = 0.0
@@ -155,7 +156,7 @@ class Walker:
         )  # fmt: skip
         rollout = self._add(rollout) if going_back else self.store.write(lambda tx: tx.add_rollout(rollout))
         known.history.append(rollout)
-        known.verdict = None
+        known.verdict = known.weak = None
         log.info("rollout begins", project=release.project, environment=spec.name, release=release.number, back=going_back, waits=waits)
         self.publish(known)
         if warm:
@@ -278,6 +279,7 @@ class Walker:
     def _look_after(self, known: Environment, now: float) -> bool:
         """Let traffic return to the release that is still warm if all of the one that serves has failed for a while."""
         serving = known.serving
+        known.weak = known.measured.weak(serving, now) if serving is not None else None
         instances = known.instances.get(serving.release.number, ()) if serving else ()
         if not instances or not all(i.problem or i.status == "crash loop" for i in instances):
             known.ill_since = 0.0
@@ -559,7 +561,7 @@ class Walker:
             return [
                 {"name": known.name, "history": list(known.history), "weights": dict(known.weights), "problem": known.problem,
                  "instances": {n: list(i) for n, i in known.instances.items()}, "verdict": known.verdict, "serving": known.serving,
-                 "expires": expires(known.history), "replayed": list(known.measured.replayed.values()), "folder": known.folder}
+                 "expires": expires(known.history), "weak": known.weak, "replayed": list(known.measured.replayed.values()), "folder": known.folder}
                 for (of, _), known in sorted(self.environments.items())
                 if of == project and known.history
             ]  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 from trunkline.delivery.judges import Evidence, all_chosen_failed, judge, wrong_share
 from trunkline.delivery.judges.replay import replay
 from trunkline.delivery.judges.sequential import dispersion
+from trunkline.delivery.judges.weak import since_promotion
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import ERRORS, Analysis, Metric, Outcome, Phase, PhaseKind, Tick, Verdict, slower_than
 from trunkline.testing.traffic import tick
@@ -199,3 +200,20 @@ def test_a_replay_shows_what_a_rule_does_to_healthy_releases() -> None:
 def test_a_rule_without_a_history_may_act() -> None:
     assert not replay(Analysis(judge="count"), STEPS, {}).forbids(0.05)
     assert replay(Analysis(judge="count"), (), {ERRORS: simulated(1, 60, 0.01, 0.01)}).rollouts == 0
+
+
+def test_since_a_promotion_only_the_hour_before_can_be_compared_and_nobody_acts_on_it() -> None:
+    rng = random.Random(7)
+
+    def verdict(after: float, burst: float = 0.0) -> Verdict:
+        hour = [tick(rng, 10.0 * i, 500, 0.0, 0.01, 0.0, burst) for i in range(1, 361)]
+        new = [tick(rng, 10.0 * i, 500, 0.0, after, 0.0, burst) for i in range(361, 420)]
+        said = since_promotion([*hour, *new], 3600.0, 3600.0)
+        assert said is not None
+        return said
+
+    assert verdict(0.01).outcome is Outcome.RUNNING
+    assert verdict(0.01, 1.0).outcome is Outcome.RUNNING
+    assert verdict(0.05).outcome is Outcome.INCONCLUSIVE
+    assert "about 5x more (weak:" in verdict(0.05).sentence
+    assert since_promotion([], 0.0, 0.0) is None
