@@ -30,6 +30,7 @@ usage: python3 dev.py COMMAND [ARGUMENTS]
   test     run the tests                (arguments go to pytest; --quick: unit and scenario tests only)
   check    lint, types, import contracts, formatting
   bench    measure against peers and bounds, print ratios    (arguments name the benchmarks)
+  conformance FOLDER   score on cases that others wrote (--help tells more)
   docs     write the generated reference pages
   lock     resolve the dependencies anew into requirements/*.lock
   setup    only make .venv
@@ -174,7 +175,7 @@ def main(arguments: list[str]) -> int:
     if command == "demo":
         setup("run")
         return subprocess.call([BIN / "trunkline", "demo", *rest], cwd=HOME)
-    if command not in ("test", "check", "bench", "docs", "lock", "setup"):
+    if command not in ("test", "check", "bench", "conformance", "docs", "lock", "setup"):
         sys.stderr.write(f"dev.py: no command named {command!r}\n\n{USAGE}")
         return 2
     setup("dev")
@@ -186,6 +187,10 @@ def main(arguments: list[str]) -> int:
         lock()
     elif command == "bench":
         return subprocess.call([BIN / "python", "-m", "bench", *rest], cwd=HOME)
+    elif command == "conformance":
+        return subprocess.call(
+            [BIN / "python", "-m", "conformance.score", *(os.path.abspath(a) if os.path.isdir(a) else a for a in rest)], cwd=HOME
+        )
     elif command == "docs":
         return subprocess.call([BIN / "python", "docs/generate.py", *rest], cwd=HOME)
     return 0

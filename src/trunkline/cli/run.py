@@ -108,7 +108,9 @@ def main(arguments: list[str]) -> int:
     colour = show.has_colour(sys.stderr)
     if not report(prepared, colour, quiet=options.json or options.quiet):
         return 2
-    run = prepared.planned.run
+    run = prepared.planned.run or prepared.planned.possible
+    if prepared.planned.possible is not None:
+        print(f"trunkline: a push would start no run: {prepared.planned.because}; here it runs all the same", file=sys.stderr)
     if run is None:
         remember(prepared, None)
         print(f"trunkline: nothing to run: {prepared.planned.because}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """The conditions of `rules:if` and `only:variables`: parsed once, evaluated against variables, with the values kept for `why`.
 
 Grammar and meaning: GitLab's documentation of CI/CD job rules. Precedence from loose to tight: `||`, `&&`, comparison. A variable that is not
-defined is null; null and '' are false, any other value is true. A pattern may also come from a variable that holds `/pattern/flags`.
+defined is null. `&&` and `||` go on as Ruby does, for which only null and false are false, and give one of their values; a condition holds if its
+value is true or a text that is not blank. A pattern may also come from a variable or a string that holds `/pattern/flags`; it is RE2's.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,11 @@ from trunkline.kit.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
+
+    from trunkline.kit import patterns
 else:
     re = lazy("re")
+    patterns = lazy("trunkline.kit.patterns")
 
 MAX_DEPTH = 50
 
@@ -22,7 +26,7 @@ _LEXEME = (
     r"|(?P<string>\"[^\"]*\"|'[^']*')"
     r"|(?P<pattern>/(?:\\.|[^/\\])*/[a-zA-Z]*)"
     r"|(?P<operator>==|!=|=~|!~|&&|\|\||\(|\))"
-    r"|(?P<null>null\b))"
+    r"|(?P<null>null\b)|(?P<boolean>(?:true|false)\b))"
 )
 
 
@@ -36,7 +40,7 @@ class ConditionMistake(ValueError):
 
 @record
 class Condition:
-    """A node: op is one of variable, string, null, pattern (with `text`), ==, !=, =~, !~, &&, ||."""
+    """A node: op is one of variable, string, null, boolean, pattern (with `text`), ==, !=, =~, !~, &&, ||."""
 
     op: str
     text: str = ""
@@ -81,8 +85,8 @@ class _Parser:
             op, offset = self.tokens[self.at][1:]
             self.at += 1
             right = self.binary(level + 1)
-            if op in ("=~", "!~") and right.op not in ("pattern", "variable"):
-                raise ConditionMistake(f"{op} needs a /pattern/ or a variable on its right", offset)
+            if op in ("=~", "!~") and right.op not in ("pattern", "variable", "string"):
+                raise ConditionMistake(f"{op} needs a /pattern/, or a variable or string that holds one, on its right", offset)
             left = Condition(op, left=left, right=right)
         return left
 
@@ -97,8 +101,10 @@ class _Parser:
             return Condition("string", text[1:-1])
         if kind == "null":
             return Condition("null")
+        if kind == "boolean":
+            return Condition("boolean", text)
         if kind == "pattern":
-            _compiled(text, offset)
+            _pattern(text, offset)
             return Condition("pattern", text)
         if text != "(":
             raise ConditionMistake(f"{text!r} can't stand here", offset)
@@ -116,23 +122,25 @@ class _Parser:
 _LEVELS = (("||",), ("&&",), ("==", "!=", "=~", "!~"))
 
 
-def _compiled(literal: str, offset: int = 0) -> "re.Pattern[str]":
-    body, _, flags = literal[1:].rpartition("/")
-    options = re.MULTILINE
-    if "i" in flags:
-        options |= re.IGNORECASE
-    if "m" in flags or "s" in flags:
-        options |= re.DOTALL
-    body = body.replace(r"\/", "/").replace(r"\A", "^" if "m" not in flags else r"\A").replace(r"\z", r"\Z")
+_LITERAL = r"/(.*)/([ismU]*)"
+
+
+def _pattern(literal: str, offset: int = 0) -> str:
+    """Return the pattern between the slashes with its flags before it; raises ConditionMistake."""
+    match = re.fullmatch(_LITERAL, literal, re.DOTALL)
+    if match is None:
+        raise ConditionMistake(f"{literal} is no /pattern/ with flags among i, s, m and U", offset)
+    pattern = f"(?{match[2]})" * bool(match[2]) + match[1]
     try:
-        return re.compile(body, options)
-    except (re.error, OverflowError, RecursionError) as mistake:
-        raise ConditionMistake(f"/{body}/ is no pattern: {mistake}", offset) from None
+        patterns.compiled(pattern)
+    except ValueError as mistake:
+        raise ConditionMistake(f"{literal} is no pattern: {mistake}", offset) from None
+    return pattern
 
 
-def ref_pattern(text: str) -> "re.Pattern[str] | None":
-    """Return the pattern that a ref of only/except is, `/.../` with flags, or None if it is a plain name; raises ConditionMistake."""
-    return _compiled(text) if re.match(r"/.+/[ismU]*\Z", text, re.DOTALL) else None
+def ref_pattern(text: str) -> str | None:
+    """Return the RE2 pattern that a ref of only/except is, `/.../` with flags, or None if it is a plain name; raises ConditionMistake."""
+    return _pattern(text) if re.fullmatch(r"/.+/[ismU]*", text, re.DOTALL) else None
 
 
 def parse(text: str) -> Condition:
@@ -159,13 +167,15 @@ def judge(condition: Condition, variables: Mapping[str, str]) -> Judged:
                 return node.text
             case "null":
                 return None
-            case "&&":
-                return value(node.left) and value(node.right) if node.left and node.right else None
-            case "||":
-                return value(node.left) or value(node.right) if node.left and node.right else None
+            case "boolean":
+                return node.text == "true"
         assert node.left is not None
         assert node.right is not None
-        left, right = value(node.left), value(node.right)
+        left = value(node.left)
+        if node.op in ("&&", "||"):
+            goes_on = (left is not None and left is not False) == (node.op == "&&")
+            return value(node.right) if goes_on else left
+        right = value(node.right)
         match node.op:
             case "==":
                 return left == right
@@ -177,15 +187,13 @@ def judge(condition: Condition, variables: Mapping[str, str]) -> Judged:
                 return not _finds(left, right)
 
     result = value(condition)
-    return Judged(bool(result), tuple(seen.items()))
+    return Judged(bool(result.strip()) if isinstance(result, str) else bool(result), tuple(seen.items()))
 
 
 def _finds(left: str | bool | None, right: str | bool | None) -> bool:
     if not isinstance(left, str) or not isinstance(right, str):
         return False
-    if len(right) < 2 or not right.startswith("/") or "/" not in right[1:]:
-        return False
     try:
-        return _compiled(right).search(left) is not None
+        return patterns.searches(_pattern(right), left)
     except ConditionMistake:
         return False

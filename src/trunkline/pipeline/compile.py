@@ -1,5 +1,6 @@
 """Files -> pipeline: fetch what the dialect wants, breadth-capped and cycle-safe, then let it lower the tree. Called by doors through wiring."""
 
+import re
 from collections.abc import Mapping
 
 from trunkline.kit import globs
@@ -64,9 +65,8 @@ class _Walk:
         self.found.extend(found)
         children = []
         for want in wants:
-            magic = globs.has_magic(want.pattern)
-            names = [p for p in self.paths() if globs.matches(want.pattern, p)] if magic else [want.pattern]
-            if magic and not names:
+            names = [p for p in self.paths() if re.fullmatch(want.expression, p)] if want.expression else [want.pattern]
+            if not names:
                 self._wrong(want.place, f'no file matches "{want.pattern}"')
             for name in names:
                 child = self._child(name, want.place, (*above, source.file))

@@ -15,21 +15,22 @@ from trunkline.pipeline.variables import job_variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from trunkline.kit import globs
+    from trunkline.kit import globs, patterns
 else:
-    globs = lazy("trunkline.kit.globs")
+    globs, patterns = lazy("trunkline.kit.globs"), lazy("trunkline.kit.patterns")
 
 Seen = tuple[tuple[str, str | None], ...]
 
 
 @record
 class Planned:
-    """A run without identity, or None and why not."""
+    """A run without identity, or None and why not. `possible` is the run that there would be, where the event itself is no reason for one."""
 
     run: Run | None
     decisions: tuple[Decision, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
     because: str = ""
+    possible: Run | None = None
 
 
 @record
@@ -90,6 +91,8 @@ def plan(
         name=name,
         dialect=pipeline.dialect,
     )
+    if all(job.job.stage in (".pre", ".post") for job in jobs):
+        return Planned(None, tuple(decisions), (), "only jobs of the stages .pre and .post are in it, and they alone make no run", run)
     return Planned(run, tuple(decisions))
 
 
@@ -275,5 +278,5 @@ class _Judgement:
             return False
         pattern = ref_pattern(ref)
         if pattern is not None:
-            return pattern.search(event.ref) is not None
+            return patterns.searches(pattern, event.ref)
         return ref == event.ref

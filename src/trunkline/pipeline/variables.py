@@ -122,9 +122,9 @@ def assignment_variables(
 def artifact_sources(run: Run, job: JobRun) -> tuple[str, ...]:
     """Return the jobs whose artifacts this one is given: its dependencies, else its needs, else every earlier stage."""
     if job.job.dependencies is not None or job.job.needs is not None:
+        asked = tuple(n.job for n in job.job.needs or () if n.artifacts)
         named = job.job.dependencies
-        if named is None:
-            named = tuple(n.job for n in job.job.needs or () if n.artifacts)
+        named = asked if named is None else named if job.job.needs is None else tuple(n for n in named if n in asked)
         there = {n: run.job(n) for n in named if run.has(n)}
     else:
         earlier = frozenset(run.stages[: run.stages.index(job.job.stage)] if job.job.stage in run.stages else ())

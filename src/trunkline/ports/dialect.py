@@ -19,10 +19,11 @@ class Source:
 
 @record
 class Want:
-    """A file, or a pattern of files, that another one includes. `place` is where it asks."""
+    """A file that another one includes, or all files whose whole path matches `expression`. `place` is where it asks."""
 
     pattern: str
     place: Place
+    expression: str = ""
 
 
 @record

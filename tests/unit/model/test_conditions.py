@@ -27,7 +27,18 @@ def test_what_was_looked_at_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("text", "offset"),
-    [("$A ==", 4), ("$A = 1", 3), ("", 0), ("($A", 0), ("$A =~ /(/", 6), ("$A $B", 3), ('$A =~ "x"', 3), ("&& $A", 0), ("$A == 'x", 6)],
+    [
+        ("$A ==", 4),
+        ("$A = 1", 3),
+        ("", 0),
+        ("($A", 0),
+        ("$A =~ /(/", 6),
+        ("$A $B", 3),
+        ("$A =~ null", 3),
+        ("$A =~ /(?<=x)y/", 6),
+        ("&& $A", 0),
+        ("$A == 'x", 6),
+    ],
 )
 def test_a_mistake_is_found_where_it_is(text: str, offset: int) -> None:
     with pytest.raises(ConditionMistake) as caught:
@@ -39,3 +50,32 @@ def test_a_mistake_is_found_where_it_is(text: str, offset: int) -> None:
 def test_ten_thousand_brackets_are_a_mistake_not_a_crash() -> None:
     with pytest.raises(ConditionMistake, match="brackets"):
         parse("(" * 10_000 + "$A" + ")" * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("$EMPTY && $A", True),  # as in Ruby, an empty text is no reason to stop at &&
+        ("$A && $EMPTY", False),
+        ("$NONE && $A", False),
+        ("$EMPTY || $A", False),  # nor to go on at ||
+        ("$NONE || $A", True),
+        ("$BLANK", False),
+        ('"1.11" =~ /^([[:digit:]]+(.[[:digit:]]+)*|latest)$/', True),
+        ('$A =~ "/^x/"', True),
+        ('$A =~ "x"', False),
+        ("$LINES =~ /^two/", False),
+        ("$LINES =~ /^two/m", True),
+        ("$A =~ /^X/i", True),
+        ("$TRUE == true", False),
+        ("true == true", True),
+    ],
+)
+def test_conditions_mean_what_they_mean_to_gitlab(text: str, holds: bool) -> None:
+    values = {"A": "xyz", "EMPTY": "", "BLANK": "  ", "LINES": "one\ntwo", "TRUE": "true"}
+
+    assert judge(parse(text), values).holds is holds
+
+
+def test_a_pattern_that_would_explode_takes_no_time() -> None:
+    assert not judge(parse("$A =~ /^(a+)+$/"), {"A": "a" * 100_000 + "b"}).holds

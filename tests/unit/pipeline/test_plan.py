@@ -6,7 +6,7 @@ from trunkline.model.events import Event, EventKind
 from trunkline.model.runs import Run
 from trunkline.pipeline.compile import compile_pipeline
 from trunkline.pipeline.plan import Planned, plan
-from trunkline.pipeline.variables import event_variables
+from trunkline.pipeline.variables import artifact_sources, event_variables
 from trunkline.pipeline.why import explain
 from trunkline.testing.builders import Files, an_event
 from trunkline.wiring.builtin import dialect
@@ -140,3 +140,50 @@ def test_ten_thousand_jobs_are_planned() -> None:
     text = "".join(f"j{i}: {{{SCRIPT}}}\n" for i in range(10_000))
 
     assert len(names(text)) == 10_000
+
+
+def test_jobs_before_and_after_all_stages_make_no_run_alone() -> None:
+    alone = planned("a: {stage: .pre, script: ['true']}\nb: {stage: .post, script: ['true']}")
+
+    assert alone.run is None
+    assert "they alone make no run" in alone.because
+    assert alone.possible is not None
+    assert [j.name for j in alone.possible.jobs] == ["a", "b"]
+    assert names("a: {stage: .pre, script: ['true']}\nb: {script: ['true']}") == ["a", "b"]
+
+
+def test_a_job_of_a_matrix_needs_the_job_with_its_own_values() -> None:
+    run = a_planned_run(
+        "build: {stage: build, script: ['true'], parallel: {matrix: [{P: [aws, gcp], V: ['1']}]}}\n"
+        "test:\n  script: ['true']\n  parallel: {matrix: [{P: [aws, gcp]}]}\n"
+        "  needs: [{job: build, parallel: {matrix: [{P: '$[[ matrix.P ]]', V: '1'}]}}]\n"
+    )
+
+    assert {j.name: j.needs for j in run.jobs if j.job.group == "test"} == {
+        "test: [aws]": ("build: [aws, 1]",), "test: [gcp]": ("build: [gcp, 1]",),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [("ci/*.yml", ["a"]), ("ci/**.yml", ["a", "b", "c"]), ("ci/**/*.yml", ["b", "c"]), ("/ci/b/*.yml", ["b"])],
+)
+def test_wildcards_of_includes_cross_folders_only_by_two_stars(pattern: str, found: list[str]) -> None:
+    files = Files()
+    files.files[".gitlab-ci.yml"] = f"include: '{pattern}'\nz: {{script: ['true']}}"
+    for path in ("ci/a.yml", "ci/b/b.yml", "ci/b/d/c.yml", "other/d.yml"):
+        files.files[path] = f"{path[-5]}: {{script: ['true']}}"
+
+    compiled = compile_pipeline(dialect("gitlab"), files, {})
+
+    assert compiled.pipeline is not None, compiled.diagnostics
+    assert sorted(j.name for j in compiled.pipeline.jobs) == [*found, "z"]
+
+
+def test_what_is_needed_without_artifacts_is_not_taken_either_where_dependencies_name_it() -> None:
+    run = a_planned_run(
+        "one: {script: ['true'], artifacts: {paths: [x]}}\ntwo: {script: ['true'], artifacts: {paths: [x]}}\n"
+        "three: {script: ['true'], needs: [{job: one, artifacts: false}, two], dependencies: [one, two]}"
+    )
+
+    assert artifact_sources(run, run.job("three")) == ("two",)

@@ -1,5 +1,6 @@
 """The GitLab dialect behind the port: parse a file, name its includes, lower the tree of files to a pipeline."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from trunkline.adapters.dialects.gitlab import keywords, parts
@@ -66,7 +67,7 @@ class GitlabDialect:
                 if item.value.startswith(("http://", "https://")):
                     m.error(item, "include", "remote includes are not supported yet", "copy the file into the repository")
                 else:
-                    found.append(Want(expand(item.value, variables).lstrip("/"), place(item)))
+                    found.append(_want(expand(item.value, variables), item))
                 continue
             known = ("local", "rules", "inputs", "file", "ref", "integrity", *FAR)
             asked = m.mapping(item, "include", known)
@@ -83,7 +84,7 @@ class GitlabDialect:
                     "copy the file into the repository and use include:local",
                 )
             elif "local" in asked:
-                found.append(Want(expand(m.text(asked["local"], "include:local"), variables).lstrip("/"), place(asked["local"])))
+                found.append(_want(expand(m.text(asked["local"], "include:local"), variables), asked["local"]))
             elif asked:
                 m.error(item, "include", "this include names no file", "use include:local")
         return tuple(found), tuple(m.found)
@@ -125,6 +126,9 @@ class GitlabDialect:
                 hint = did_you_mean(name, keywords.GLOBAL)
                 m.error(document.keys[name], "job", f'"{name}" is neither a keyword nor a job: its value is {node.kind}', hint)
                 continue
+            if not name or not isinstance(document.keys[name].value, str):
+                m.error(document.keys[name], "job", f"a job's name must be a text, this is {name or 'empty'}", "put it in quotes")
+                continue
             groups[name] = list(reader.read(name, whole[name]))
             jobs.extend(groups[name])
         if not jobs and not m.has_errors:
@@ -160,6 +164,13 @@ class GitlabDialect:
         for word in sorted(keywords.NOT_YET.keys() & defaults.keys()):
             m.unsupported(defaults[word], word, f"default:{word} {keywords.NOT_YET[word]}")
         return defaults
+
+
+def _want(path: str, node: Node) -> Want:
+    """Return what an include of a local path asks for. `*` stays inside a folder, `**` crosses them; nothing else is special there."""
+    path = path.lstrip("/")
+    expression = re.escape(path).replace(r"\*\*", ".*").replace(r"\*", "[^/]*") if "*" in path else ""
+    return Want(path, place(node), expression)
 
 
 def _is_job(name: str, node: Node) -> bool:
@@ -231,11 +242,39 @@ def _connect(jobs: list[Job], groups: dict[str, list[Job]], stages: tuple[str, .
                     m.error(
                         at(None, job), "dependencies", f'job "{job.name}" takes artifacts of "{name}", which is not in an earlier stage'
                     )
+                elif needs is not None and not any(n.job in targets for n in needs):
+                    m.error(
+                        at(None, job),
+                        "dependencies",
+                        f'job "{job.name}" takes artifacts of "{name}", which is not among its needs',
+                        "add it to needs",
+                    )
                 found.extend(targets)
             dependencies = tuple(found)
         connected.append(replace(job, needs=needs, rules=rules, dependencies=dependencies))
+    for job in connected:
+        _check_stop(job, groups, m, at)
     _find_cycle(connected, m, at)
     return connected
+
+
+def _check_stop(job: Job, groups: dict[str, list[Job]], m: Mistakes, at: "Callable[[Place | None, Job], Node]") -> None:
+    """Check that the job which stops an environment is there and does that."""
+    name = job.environment.on_stop if job.environment is not None else ""
+    if not name or job.environment is None:
+        return
+    other = next(iter(groups.get(name, ())), None)
+    wrong = ""
+    if other is None:
+        wrong = "no job has that name"
+    elif other.environment is None:
+        wrong = "it has no environment"
+    elif other.environment.name != job.environment.name:
+        wrong = f'its environment is "{other.environment.name}"'
+    elif other.environment.action != "stop":
+        wrong = "its environment has no action: stop"
+    if wrong:
+        m.error(at(None, job), "on_stop", f'the environment of job "{job.name}" is stopped by "{name}", but {wrong}')
 
 
 def _find_cycle(jobs: list[Job], m: Mistakes, at: "Callable[[Place | None, Job], Node]") -> None:

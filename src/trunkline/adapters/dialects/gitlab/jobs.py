@@ -31,6 +31,9 @@ class JobReader:
             return ()
         for word in sorted(keywords.NOT_YET.keys() & own.keys()):
             m.unsupported(node.keys[word], word, f'job "{name}": {word} {keywords.NOT_YET[word]}')
+        for word in ("hooks", "trigger", "release"):
+            if word in own:
+                parts.CHECKS[word](own[word], f'job "{name}": {word}', m)
         cant = next((keywords.CANT_RUN[w] for w in keywords.CANT_RUN if w in own), "")
         if cant:
             m.unsupported(node.keys["trigger" if "trigger" in own else "run"], "unsupported", f'job "{name}" can\'t run: {cant}')
@@ -67,7 +70,10 @@ class JobReader:
 
         def commands(word: str) -> tuple[str, ...]:
             found = self._value(own, word)
-            return m.strings(found, f"{where}: {word}", MAX_NESTING) if found is not None and found.value is not None else ()
+            lines = m.strings(found, f"{where}: {word}", MAX_NESTING) if found is not None and found.value is not None else ()
+            if word == "script" and found is not None and found.value in ([], ""):
+                m.error(found, "script", f"{where}: script is empty", "a job that does nothing says script: 'true'")
+            return lines
 
         def part(word: str) -> Node | None:
             found = self._value(own, word)
@@ -91,8 +97,8 @@ class JobReader:
             after_script=commands("after_script"),
             variables=parts.variables(own["variables"], f"{where}: variables", m) if "variables" in own else (),
             rules=parts.rules(own["rules"], f"{where}: rules", m) if "rules" in own else None,
-            only=parts.ref_policy(own["only"], f"{where}: only", m, ("branches", "tags")) if "only" in own else None,
-            except_=parts.ref_policy(own["except"], f"{where}: except", m) if "except" in own else None,
+            only=parts.ref_policy(own["only"], f"{where}: only", m, ("branches", "tags")) if part("only") else None,
+            except_=parts.ref_policy(own["except"], f"{where}: except", m) if part("except") else None,
             when=when,
             allow_failure=parts.allow_failure(own["allow_failure"], f"{where}: allow_failure", m) if "allow_failure" in own else None,
             needs=parts.needs(own["needs"], f"{where}: needs", m) if "needs" in own and own["needs"].value is not None else None,
@@ -130,6 +136,11 @@ class JobReader:
         if node is None or not isinstance(node.value, dict):
             return None
         self.m.mapping(node, "inherit", ("default", "variables"))
+        defaults = node.value.get("default")
+        for item in defaults.value if defaults is not None and isinstance(defaults.value, list) else ():
+            if item.value not in keywords.DEFAULT:
+                hint = did_you_mean(str(item.value), keywords.DEFAULT)
+                self.m.error(item, "inherit", f"inherit:default: {item.value} is nothing that stands in default", hint)
         chosen = node.value.get("variables")
         if chosen is None or chosen.value is True:
             return None
@@ -149,6 +160,7 @@ class JobReader:
                 replace(
                     job,
                     name=parts.matrix_name(job.name, row),
+                    needs=parts.with_matrix(job.needs, row) if job.needs is not None else None,
                     variables=(*job.variables, *(Variable(n, v) for n, v in row)),
                     node_index=i,
                     node_total=len(rows),

@@ -175,6 +175,7 @@ RETRY_REASONS = frozenset(
         "scheduler_failure",
         "data_integrity_failure",
         "forward_deployment_failure",
+        "missing_dependency_failure",
     ]
 )
 STAGES = ("build", "test", "deploy")

@@ -1,6 +1,9 @@
 """The parts of a job that stand alone: rules, only/except, artifacts, cache, retry, images, environment, needs, variables."""
 
+import re
+
 from trunkline.adapters.dialects.gitlab import keywords
+from trunkline.kit.record import replace
 from trunkline.kit.yamltree import Node
 from trunkline.model import conditions
 from trunkline.model.conditions import Condition, ConditionMistake
@@ -39,9 +42,10 @@ def variables(node: Node, where: str, m: Mistakes, described: bool = False) -> t
                     parts.get("value", item), where, f"{where}:{name}: the default value must be one of its options ({', '.join(options)})"
                 )
             out.append(Variable(name, value, raw=raw))
-        elif isinstance(item.value, list) or item.value is None:
-            hint = 'an empty value is written ""' if item.value is None else ""
-            m.error(item, where, f"{where}:{name} must be a string or a number, this is {item.kind}", hint)
+        elif item.value is None:
+            out.append(Variable(name, ""))
+        elif isinstance(item.value, list):
+            m.error(item, where, f"{where}:{name} must be a string or a number, this is {item.kind}")
         else:
             out.append(Variable(name, m.string(item, f"{where}:{name}")))
     return tuple(out)
@@ -225,6 +229,16 @@ def matrix(node: Node, where: str, m: Mistakes) -> list[tuple[tuple[str, str], .
     return combinations
 
 
+def with_matrix(needs: tuple[Need, ...], row: tuple[tuple[str, str], ...]) -> tuple[Need, ...]:
+    """Put a job's own matrix values for `$[[ matrix.NAME ]]` in what it needs."""
+    values = dict(row)
+
+    def value(match: "re.Match[str]") -> str:
+        return values.get(match[1], match[0])
+
+    return tuple(replace(n, job=re.sub(r"\$\[\[ *matrix\.(\w+) *\]\]", value, n.job)) if "$[[" in n.job else n for n in needs)
+
+
 def matrix_name(job: str, values: tuple[tuple[str, str], ...]) -> str:
     """Return the name of one job of a matrix, as GitLab writes it."""
     return f"{job}: [{', '.join(text for _, text in values)}]"
@@ -274,6 +288,8 @@ def _reports(node: Node, where: str, m: Mistakes) -> tuple[ReportSpec, ...]:
         if kind not in keywords.READ_REPORTS:
             m.unsupported(node.keys[kind], where, f"{where}:{kind} is not read yet; the file is kept as an artifact")
         if isinstance(item.value, dict):
+            if kind not in ("dast", "license_management"):
+                m.error(item, where, f"{where}:{kind} must be a path or a list of paths, this is {item.kind}")
             continue
         out.append(ReportSpec(kind, m.strings(item, f"{where}:{kind}")))
     return tuple(out)
@@ -285,7 +301,7 @@ def caches(node: Node, where: str, m: Mistakes) -> tuple[Cache, ...]:
     listed = node.value if isinstance(node.value, list) else [node]
     if len(listed) > 4:
         m.error(node, where, f"a job can have at most 4 caches, these are {len(listed)}")
-    return tuple(_cache(item, where, m) for item in listed[:4] if item.value)
+    return tuple(_cache(item, where, m) for item in listed[:4] if item.value or isinstance(item.value, dict))
 
 
 def _cache(node: Node, where: str, m: Mistakes) -> Cache:
@@ -341,8 +357,27 @@ def image(node: Node, where: str, m: Mistakes) -> Image | None:
     if "name" not in parts:
         m.error(node, where, f"{where} needs a name")
         return None
+    _executor_options(parts, where, m)
     entrypoint = m.strings(parts["entrypoint"], f"{where}:entrypoint") if "entrypoint" in parts else None
     return Image(m.text(parts["name"], f"{where}:name"), place(parts["name"]), entrypoint)
+
+
+def _executor_options(parts: dict[str, Node], where: str, m: Mistakes) -> None:
+    """Check what an image or service says to one executor, and how it is pulled."""
+    for executor, words in (("docker", ("platform", "user")), ("kubernetes", ("user",))):
+        if executor in parts:
+            for word, node in m.mapping(parts[executor], f"{where}:{executor}", words).items():
+                if word not in words:
+                    continue
+                number = executor == "kubernetes" and isinstance(node.value, int) and not isinstance(node.value, bool)
+                if not number and not (isinstance(node.value, str) and node.value):
+                    m.error(node, where, f"{where}:{executor}:{word} must be a text, this is {'empty' if node.value == '' else node.kind}")
+    if "pull_policy" in parts:
+        listed = parts["pull_policy"].value if isinstance(parts["pull_policy"].value, list) else [parts["pull_policy"]]
+        if not listed:
+            m.error(parts["pull_policy"], where, f"{where}:pull_policy is empty", "always, if-not-present or never")
+        for item in listed:
+            m.choice(item, f"{where}:pull_policy", ("always", "if-not-present", "never"))
 
 
 def services(node: Node, where: str, m: Mistakes) -> tuple[Service, ...]:
@@ -355,6 +390,10 @@ def services(node: Node, where: str, m: Mistakes) -> tuple[Service, ...]:
     for item in node.value:
         if isinstance(item.value, dict):
             parts = m.mapping(item, where, keywords.SERVICE)
+            _executor_options(parts, where, m)
+            for word in ("entrypoint", "command"):
+                if word in parts and not isinstance(parts[word].value, list):
+                    m.error(parts[word], where, f"{where}:{word} must be a list of strings, this is {parts[word].kind}")
             if "name" in parts:
                 alias = m.text(parts["alias"], f"{where}:alias") if "alias" in parts else ""
                 out.append(Service(m.text(parts["name"], f"{where}:name"), place(parts["name"]), alias))
@@ -386,3 +425,54 @@ def environment(node: Node, where: str, m: Mistakes) -> EnvironmentSpec | None:
         if "deployment_tier" in parts
         else "",
     )
+
+
+def _hooks(node: Node, where: str, m: Mistakes) -> None:
+    for name, item in m.mapping(node, where, ("pre_get_sources_script",)).items():
+        if name == "pre_get_sources_script":
+            m.strings(item, f"{where}:{name}", MAX_NESTING)
+
+
+def _trigger(node: Node, where: str, m: Mistakes) -> None:
+    if not node.value:
+        m.error(node, where, f"{where} is empty", "name a project, or say include")
+        return
+    if isinstance(node.value, str):
+        return
+    known = m.mapping(node, where, ("project", "branch", "strategy", "include", "forward", "inputs"))
+    if not ("project" in known) ^ ("include" in known):
+        m.error(node, where, f"{where} needs either project or include")
+    if "strategy" in known:
+        m.choice(known["strategy"], f"{where}:strategy", ("depend", "mirror"))
+    include = known.get("include")
+    listed = include.value if include is not None and isinstance(include.value, list) else [include] if include is not None else []
+    for item in listed:
+        if isinstance(item.value, dict):
+            asked = m.mapping(
+                item,
+                f"{where}:include",
+                ("local", "project", "file", "ref", "template", "artifact", "job", "component", "remote", "inputs", "rules"),
+            )
+            if "project" in asked and "file" not in asked:
+                m.error(item, where, f"{where}:include of a project must name the file")
+            if ("artifact" in asked) != ("job" in asked):
+                m.error(item, where, f"{where}:include of an artifact names both artifact and job")
+
+
+def _release(node: Node, where: str, m: Mistakes) -> None:
+    known = m.mapping(node, where, ("tag_name", "tag_message", "description", "name", "ref", "milestones", "released_at", "assets"))
+    if "assets" not in known:
+        return
+    links = m.mapping(known["assets"], f"{where}:assets", ("links",)).get("links")
+    if links is None or not isinstance(links.value, list) or not links.value:
+        m.error(known["assets"], where, f"{where}:assets must list links")
+        return
+    for link in links.value:
+        said = m.mapping(link, f"{where}:assets:links", ("name", "url", "filepath", "link_type"))
+        if "name" not in said or "url" not in said:
+            m.error(link, where, f"{where}:assets:links: a link needs name and url")
+        if "link_type" in said:
+            m.choice(said["link_type"], f"{where}:assets:links:link_type", ("runbook", "package", "image", "other"))
+
+
+CHECKS = {"hooks": _hooks, "trigger": _trigger, "release": _release}
