@@ -260,3 +260,47 @@ def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
 
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
+
+
+def _job_states(server: Server, run: int) -> dict[str, str]:
+    return {j["name"]: j["status"] for j in server.get(f"/api/v1/runs/{run}")["jobs"]}
+
+
+def test_a_newer_push_cancels_the_older_run_of_the_branch_if_it_may_be_interrupted(server: Server, tmp_path: Path) -> None:
+    folder = project(tmp_path / "p", "long: {script: [sleep 60], interruptible: true}\nlater: {stage: deploy, script: ['true']}\n")
+    server.push(folder)
+    while _job_states(server, 1)["long"] != "running":
+        time.sleep(0.05)
+
+    commit(folder, "short: {script: ['true']}\n", "Newer")
+    server.push(folder)
+
+    assert server.until_ended(2)["status"] == "passed"
+    older = server.until_ended(1)
+    assert {n: j["status"] for n, j in older["jobs"].items()} == {"long": "canceled", "later": "canceled"}
+    assert older["jobs"]["later"]["message"] == "run 2 of the same branch is newer"
+
+
+def test_jobs_of_one_resource_group_run_one_after_the_other_also_across_runs(server: Server, tmp_path: Path) -> None:
+    step = f'script: ["mkdir {tmp_path}/taken", "sleep 0.5", "rmdir {tmp_path}/taken"]'
+    folder = project(tmp_path / "p", "".join(f"{n}: {{resource_group: $CI_PROJECT_NAME-prod, {step}}}\n" for n in "ab"))
+    server.push(folder)
+    server.push(folder, ref="other")
+
+    assert [server.until_ended(run)["status"] for run in (1, 2)] == ["passed", "passed"], "mkdir fails where two are inside"
+
+
+def test_a_delayed_job_starts_by_itself_or_when_somebody_wants_it(server: Server, tmp_path: Path) -> None:
+    server.push(
+        project(
+            tmp_path / "p", "soon: {when: delayed, start_in: 2s, script: ['true']}\nlate: {when: delayed, start_in: 1h, script: ['true']}\n"
+        )
+    )
+
+    time.sleep(0.5)
+    assert _job_states(server, 1) == {"soon": "queued", "late": "queued"}
+    late = next(j for j in server.get("/api/v1/runs/1")["jobs"] if j["name"] == "late")
+    assert "starts by itself after 1 h" in late["message"]
+    server.request("POST", f"/api/v1/jobs/{late['id']}/play", {})
+
+    assert server.until_ended(1, 20)["status"] == "passed"

@@ -12,12 +12,13 @@ from trunkline.model.variables import Variable
 
 
 class When(Enum):
-    """What must have become of the jobs before, for a job to run. NEVER exists only in rules."""
+    """What must have become of the jobs before, for a job to run. NEVER exists only in rules; DELAYED is ON_SUCCESS, after a time."""
 
     ON_SUCCESS = "on_success"
     ON_FAILURE = "on_failure"
     ALWAYS = "always"
     MANUAL = "manual"
+    DELAYED = "delayed"
     NEVER = "never"
 
 
@@ -49,6 +50,7 @@ class Rule:
     changes: tuple[str, ...] | None = None
     exists: tuple[str, ...] | None = None
     when: When | None = None
+    start_in: float = 0.0
     allow_failure: AllowFailure | None = None
     variables: tuple[Variable, ...] = ()
     needs: tuple[Need, ...] | None = None
@@ -140,8 +142,17 @@ class EnvironmentSpec:
 
 
 @record
+class AutoCancel:
+    """What is canceled by itself. `on_new_commit`: conservative (a run of which nothing has started that must not be interrupted), interruptible
+    (what may be interrupted) or none; `on_job_failure`: all or none."""
+
+    on_new_commit: str = "conservative"
+    on_job_failure: str = "none"
+
+
+@record
 class Job:
-    """One job. `needs` None means: after all jobs of the earlier stages. `script` lists keep the lines as written."""
+    """One job. `needs` None means: after all jobs of the earlier stages; `start_in` in seconds. `script` lists keep the lines as written."""
 
     name: str
     stage: str
@@ -154,6 +165,7 @@ class Job:
     only: RefPolicy | None = None
     except_: RefPolicy | None = None
     when: When = When.ON_SUCCESS
+    start_in: float = 0.0
     allow_failure: AllowFailure | None = None
     needs: tuple[Need, ...] | None = None
     dependencies: tuple[str, ...] | None = None
@@ -186,4 +198,4 @@ class Pipeline:
     workflow: tuple[Rule, ...] | None = None
     name: str = ""
     files: tuple[str, ...] = ()
-    cancels_redundant: bool = True
+    auto_cancel: AutoCancel = field(default_factory=AutoCancel)

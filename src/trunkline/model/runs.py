@@ -4,7 +4,7 @@ from enum import Enum
 
 from trunkline.kit.record import field, record, replace
 from trunkline.model.events import Event
-from trunkline.model.pipelines import AllowFailure, Job, When
+from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
 
 
 class Status(Enum):
@@ -77,6 +77,11 @@ class JobRun:
     def name(self) -> str:
         return self.job.name
 
+    def waits_until(self) -> float | None:
+        """Return when a queued job may start that was delayed (epoch seconds), or None: at once."""
+        is_delayed = self.when is When.DELAYED and self.attempt == 1 and self.queued_at is not None
+        return (self.queued_at or 0.0) + self.job.start_in if is_delayed else None
+
     @property
     def may_fail(self) -> bool:
         """Whether this job's failure, as it happened, leaves the run green."""
@@ -100,6 +105,7 @@ class Run:
     dialect: str = "gitlab"
     created_at: float = 0.0
     finished_at: float | None = None
+    auto_cancel: AutoCancel = field(default_factory=AutoCancel)
 
     def job(self, name: str) -> JobRun:
         """Return the job of that name; raises KeyError."""

@@ -7,7 +7,7 @@ from trunkline.kit import globs
 from trunkline.kit.record import record
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.model.pipelines import Pipeline
-from trunkline.ports.dialect import Dialect, Included, Source
+from trunkline.ports.dialect import Dialect, Included, Source, Want
 from trunkline.ports.files import FileReader
 
 MAX_INCLUDES = 150
@@ -33,7 +33,7 @@ def compile_pipeline(dialect: Dialect, files: FileReader, variables: Mapping[str
         missing = Diagnostic(Severity.ERROR, "file", f"there is no {path} here", Place(path), "write one, or name another with --file")
         return Compiled(None, (missing,))
     walk = _Walk(dialect, files, variables)
-    tree = walk.included(dialect.parse(path, text), ())
+    tree = walk.included(dialect.parse(path, text, variables), ())
     if any(d.severity is Severity.ERROR and d.rule == "yaml" for d in walk.found):
         return Compiled(None, tuple(walk.found))
     pipeline, found = dialect.lower(tree)
@@ -69,12 +69,13 @@ class _Walk:
             if not names:
                 self._wrong(want.place, f'no file matches "{want.pattern}"')
             for name in names:
-                child = self._child(name, want.place, (*above, source.file))
+                child = self._child(name, want, (*above, source.file))
                 if child is not None:
                     children.append(child)
         return Included(source, tuple(children))
 
-    def _child(self, name: str, place: Place, above: tuple[str, ...]) -> Included | None:
+    def _child(self, name: str, want: Want, above: tuple[str, ...]) -> Included | None:
+        place = want.place
         self.count += 1
         if self.count > MAX_INCLUDES:
             if self.count == MAX_INCLUDES + 1:
@@ -90,7 +91,7 @@ class _Walk:
         if text is None:
             self._wrong(place, f'"{name}" is included, but there is no such file', "paths begin at the root of the repository")
             return None
-        return self.included(self.dialect.parse(name, text), above)
+        return self.included(self.dialect.parse(name, text, self.variables, want), above)
 
     def _wrong(self, place: Place, message: str, hint: str = "") -> None:
         self.found.append(Diagnostic(Severity.ERROR, "include", message, place, hint))

@@ -72,7 +72,7 @@ def plan(
         verdict = judgement.job(job, values)
         decisions.append(_decision(job.name, verdict))
         if verdict.created:
-            jobs.append(_job_run(job, verdict, file_level, given))
+            jobs.append(_job_run(job, verdict, file_level, given, values))
     found = _missing_needs(jobs, decisions)
     if found:
         return Planned(None, tuple(decisions), tuple(found), "a job needs another that is not in this run")
@@ -90,13 +90,14 @@ def plan(
         decisions=tuple(decisions),
         name=name,
         dialect=pipeline.dialect,
+        auto_cancel=pipeline.auto_cancel,
     )
     if all(job.job.stage in (".pre", ".post") for job in jobs):
         return Planned(None, tuple(decisions), (), "only jobs of the stages .pre and .post are in it, and they alone make no run", run)
     return Planned(run, tuple(decisions))
 
 
-def _job_run(job: Job, verdict: _Verdict, file_level: list[Variable], given: tuple[Variable, ...]) -> JobRun:
+def _job_run(job: Job, verdict: _Verdict, file_level: list[Variable], given: tuple[Variable, ...], values: Mapping[str, str]) -> JobRun:
     rule = verdict.rule
     needs = job.needs
     variables = (*file_level, *job.variables)
@@ -105,7 +106,12 @@ def _job_run(job: Job, verdict: _Verdict, file_level: list[Variable], given: tup
         needs = rule.needs if rule.needs is not None else needs
         variables = (*variables, *rule.variables)
         interruptible = rule.interruptible if rule.interruptible is not None else interruptible
-    decided = replace(job, variables=(*variables, *given), needs=needs, rules=None, only=None, except_=None, interruptible=interruptible)
+    start_in = rule.start_in if rule is not None and rule.when is When.DELAYED else job.start_in
+    group = expand(job.resource_group, values) if "$" in job.resource_group else job.resource_group
+    decided = replace(
+        job, variables=(*variables, *given), needs=needs, rules=None, only=None, except_=None, interruptible=interruptible, start_in=start_in,
+        resource_group=group,
+    )  # fmt: skip
     return JobRun(
         id=0,
         job=decided,

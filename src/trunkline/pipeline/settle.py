@@ -4,7 +4,11 @@ The rules of stages and needs follow GitLab's processing: a job of a stage looks
 only at them and is skipped as soon as one of them was. Nobody here starts anything: a job that may start becomes QUEUED.
 """
 
+from collections.abc import Collection
+
 from trunkline.kit.record import replace
+from trunkline.kit.words import duration
+from trunkline.model.events import EventKind
 from trunkline.model.pipelines import When
 from trunkline.model.runs import Fact, JobResult, JobRun, Reason, Run, Status
 from trunkline.pipeline.standings import CANCELED, FAILED, SKIPPED, SUCCESS, Standings, standings_of
@@ -14,6 +18,7 @@ _RUNS_AFTER = {
     When.ON_FAILURE: (FAILED,),
     When.ALWAYS: (SUCCESS, FAILED, SKIPPED, CANCELED),
     When.MANUAL: (SUCCESS, SKIPPED),
+    When.DELAYED: (SUCCESS, SKIPPED),
 }
 
 Facts = tuple[Fact, ...]
@@ -44,7 +49,7 @@ def _closed(standings: Standings, facts: list[Fact], moved: list[JobRun], now: f
 
 def _moved(job: JobRun, fate: str, now: float) -> JobRun:
     allowed = _RUNS_AFTER.get(job.when, ())
-    if job.when is When.ON_SUCCESS and job.needs is not None:
+    if job.when in (When.ON_SUCCESS, When.DELAYED) and job.needs is not None:
         allowed = (SUCCESS,)
     if fate not in allowed:
         said = {FAILED: "an earlier job failed", CANCELED: "an earlier job was canceled", SKIPPED: "a job it needs was skipped"}
@@ -52,7 +57,8 @@ def _moved(job: JobRun, fate: str, now: float) -> JobRun:
         return replace(job, status=Status.SKIPPED, finished_at=now, message=message)
     if job.when is When.MANUAL:
         return replace(job, status=Status.MANUAL)
-    return replace(job, status=Status.QUEUED, queued_at=now)
+    message = f"starts by itself after {duration(job.job.start_in)}" if job.when is When.DELAYED else job.message
+    return replace(job, status=Status.QUEUED, queued_at=now, message=message)
 
 
 def start(run: Run, name: str, now: float) -> tuple[Run, Facts]:
@@ -86,7 +92,29 @@ def settle(run: Run, result: JobResult, now: float) -> tuple[Run, Facts]:
         told += [Fact("JobRetried", run.id, job.name), Fact("JobQueued", run.id, job.name)]
     standings = standings_of(run)
     standings.put(ended)
-    return _closed(standings, told, standings.advance(lambda waiting, fate: _moved(waiting, fate, now)), now)
+    after, facts = _closed(standings, told, standings.advance(lambda waiting, fate: _moved(waiting, fate, now)), now)
+    if run.auto_cancel.on_job_failure == "all" and ended.status is Status.FAILED and not ended.may_fail and not after.status.is_final:
+        after, more = cancel(after, now)
+        facts = (*facts, *more)
+    return after, facts
+
+
+def redundant(run: Run, newer: Run) -> tuple[str, ...]:
+    """Return the jobs of a run that are to be canceled because a newer run of the same branch has begun (GitLab: auto-cancel redundant pipelines)."""
+    a, b, mode = run.event, newer.event, run.auto_cancel.on_new_commit
+    if (
+        mode == "none"
+        or run.id >= newer.id
+        or (run.project, a.ref, a.kind, a.is_tag) != (newer.project, b.ref, b.kind, b.is_tag)
+        or a.is_tag
+    ):
+        return ()
+    if a.kind not in (EventKind.PUSH, EventKind.CHANGE_REQUEST):
+        return ()
+    open_ = [j for j in run.jobs if not j.status.is_final]
+    if mode == "conservative":
+        return () if any(j.started_at is not None and not j.job.interruptible for j in run.jobs) else tuple(j.name for j in open_)
+    return tuple(j.name for j in open_ if j.job.interruptible)
 
 
 def _tries_again(job: JobRun) -> bool:
@@ -103,9 +131,9 @@ def _tries_again(job: JobRun) -> bool:
 
 
 def play(run: Run, name: str, now: float) -> tuple[Run, Facts]:
-    """Start a manual job: it is queued, and jobs that were skipped for it wait again."""
+    """Start a manual job, or a delayed one before its time: it is queued, and jobs that were skipped for it wait again."""
     job = run.job(name)
-    run = run.with_jobs({name: replace(job, status=Status.QUEUED, queued_at=now)})
+    run = run.with_jobs({name: replace(job, status=Status.QUEUED, queued_at=now - job.job.start_in)})
     run, facts = advance(_revived(run, job), now)
     return run, (Fact("JobQueued", run.id, name), *facts)
 
@@ -138,12 +166,12 @@ def _revived(run: Run, job: JobRun) -> Run:
         behind |= more
 
 
-def cancel(run: Run, now: float, only: str = "") -> tuple[Run, Facts]:
-    """Cancel a job, or all that has not ended; whoever runs them is told by the fact."""
+def cancel(run: Run, now: float, only: Collection[str] = (), message: str = "") -> tuple[Run, Facts]:
+    """Cancel these jobs, or all that has not ended; whoever runs them is told by the fact."""
     changed = {
-        j.name: replace(j, status=Status.CANCELED, finished_at=now, reason=Reason.CANCELED)
+        j.name: replace(j, status=Status.CANCELED, finished_at=now, reason=Reason.CANCELED, message=message or j.message)
         for j in run.jobs
-        if not j.status.is_final and (j.name == only if only else j.status is not Status.MANUAL)
+        if not j.status.is_final and (j.name in only if only else j.status is not Status.MANUAL)
     }
     facts = tuple(Fact("JobFinished", run.id, name, (("status", "canceled"),)) for name in changed)
     run, more = advance(run.with_jobs(changed), now)

@@ -19,11 +19,15 @@ class Source:
 
 @record
 class Want:
-    """A file that another one includes, or all files whose whole path matches `expression`. `place` is where it asks."""
+    """A file that another one includes, or all files whose whole path matches `expression`. `place` is where it asks, `given` what it hands over.
+
+    Only the dialect that made it looks into `given`.
+    """
 
     pattern: str
     place: Place
     expression: str = ""
+    given: object = None
 
 
 @record
@@ -40,8 +44,8 @@ class Dialect(Protocol):
     name: str
     entry: str
 
-    def parse(self, file: str, text: str) -> Source:
-        """Read one file. A broken file gives a Source with diagnostics and an empty document."""
+    def parse(self, file: str, text: str, variables: Mapping[str, str], want: Want | None = None) -> Source:
+        """Read one file, for who wants it, if anybody does. A broken file gives a Source with diagnostics and an empty document."""
         ...
 
     def wants(

@@ -185,7 +185,10 @@ class LocalRun:
         self._take(*settle.advance(self.run, time.time()))
         while True:
             while self.queued and len(self.cancels) < slots and not self.interrupted:
-                self._start(shop, self.run.job(heappop(self.queued)[2]))
+                job = self._next()
+                if job is None:
+                    break
+                self._start(shop, job)
             if not self.cancels:
                 break
             self._receive(every, tick)
@@ -196,6 +199,22 @@ class LocalRun:
 
             Environments(os.path.join(cache_root(), "environments"), None).evict(ENVIRONMENTS_SIZE)
         return self.run
+
+    def _next(self) -> JobRun | None:
+        """Take the next job whose resource group nobody uses, or None. A delayed job does not wait here: nobody would watch it do so."""
+        used = {self.run.job(name).job.resource_group for name in self.cancels} - {""}
+        aside = []
+        found = None
+        while self.queued and found is None:
+            item = heappop(self.queued)
+            job = self.run.job(item[2])
+            if job.job.resource_group in used:
+                aside.append(item)
+            else:
+                found = job
+        for item in aside:
+            heappush(self.queued, item)
+        return found
 
     def _receive(self, every: float | None, tick: Callable[[], None]) -> None:
         try:

@@ -21,6 +21,7 @@ from trunkline.kit.record import replace
 from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
 from trunkline.model.events import ZERO_SHA, Event
+from trunkline.model.pipelines import When
 from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Reason, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
 from trunkline.pipeline import settle
@@ -153,7 +154,17 @@ class Line:
                 self.active[run.id] = run
             log.info("run planned", project=project.path, run=run.number, ref=event.ref, jobs=len(run.jobs), because=because or None)
             self.hub.publish(f"project:{project.path}", {"run": run.number, "status": run.status.value})
+            self._cancel_redundant(run)
         return run
+
+    def _cancel_redundant(self, newer: Run) -> None:
+        """Cancel what a newer run of the same branch makes superfluous."""
+        said = f"run {newer.number} of the same branch is newer"
+        for run in list(self.active.values()):
+            names = settle.redundant(run, newer)
+            if names:
+                self.change(run.id, lambda r, names=names: settle.cancel(r, time.time(), names, said))  # type: ignore[misc]
+                log.info("a run is canceled", project=run.project, run=run.number, because=said)
 
     # lines 5-7: jobs
 
@@ -194,14 +205,28 @@ class Line:
                 if self.pool.free <= 0:
                     return
                 run = self.active[run_id]
-                queued = [j for j in run.jobs if j.status is Status.QUEUED]
+                now = time.time()
+                queued = [j for j in run.jobs if j.status is Status.QUEUED and (j.waits_until() or 0.0) <= now]
                 if not queued:
                     continue
                 if len(queued) > 1:
                     heights = self.heights.get(run_id) or self.heights.setdefault(run_id, settle.heights(run))
                     queued.sort(key=lambda j: -heights.get(j.name, 0))
-                for job in queued[: self.pool.free]:
-                    self._lease(run_id, job)
+                for job in queued:
+                    if self.pool.free <= 0:
+                        return
+                    if not job.job.resource_group or not self._is_taken(run.project, job.job.resource_group):
+                        self._lease(run_id, job)
+
+    def _is_taken(self, project: str, group: str) -> bool:
+        """Say whether a job of this resource group of the project runs."""
+        return any(
+            j.status is Status.RUNNING and j.job.resource_group == group
+            for run in self.active.values()
+            if run.project == project
+            for j in run.jobs
+            if j.job.resource_group
+        )
 
     def _lease(self, run_id: int, queued: JobRun) -> None:
         run = self.change(run_id, lambda r: settle.start(r, queued.name, time.time()))
@@ -260,6 +285,8 @@ class Line:
 
     def catch_up(self) -> None:
         """Do what the disk refused: results that could not be saved, pushes without their runs. Cheap when there is nothing."""
+        if any(j.when is When.DELAYED for run in list(self.active.values()) for j in run.jobs if j.status is Status.QUEUED):
+            self.pump()
         if not self.unsaved and not self.untaken:
             return
         with self.lock:
@@ -313,7 +340,9 @@ class Line:
 
     def play(self, run_id: int, name: str) -> Run:
         """Start a manual job."""
-        return self._wish(run_id, name, (Status.MANUAL,), "can't be started: it is not waiting for a person", settle.play)
+        job = next((j for j in self._run(run_id).jobs if j.name == name), None)
+        states = (Status.MANUAL, Status.QUEUED) if job is not None and job.waits_until() is not None else (Status.MANUAL,)
+        return self._wish(run_id, name, states, "can't be started: it is not waiting for a person", settle.play)
 
     def retry(self, run_id: int, name: str) -> Run:
         """Start an ended job once more."""
@@ -329,7 +358,7 @@ class Line:
 
     def cancel(self, run_id: int, name: str = "") -> Run:
         """Cancel a job, or all that has not ended."""
-        run = self.change(run_id, lambda r: settle.cancel(r, time.time(), name))
+        run = self.change(run_id, lambda r: settle.cancel(r, time.time(), (name,) if name else ()))
         self.pump()
         return run
 

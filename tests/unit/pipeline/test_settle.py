@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trunkline.kit.record import replace
-from trunkline.model.pipelines import AllowFailure, Retry, When
+from trunkline.model.pipelines import AllowFailure, AutoCancel, Retry, When
 from trunkline.model.runs import Fact, JobResult, JobRun, Reason, Run, Status
 from trunkline.pipeline import settle
 from trunkline.testing.builders import a_job, a_run
@@ -180,3 +180,44 @@ def test_every_run_comes_to_an_end_whatever_its_shape(data: st.DataObject) -> No
 
     assert run.status.is_final
     assert all(j.status.is_final for j in run.jobs)
+
+
+def test_a_delayed_job_waits_its_time_unless_somebody_starts_it() -> None:
+    delayed = a_job("later", when=When.DELAYED)
+    run = begun(a_job("a", "build"), replace(delayed, job=replace(delayed.job, start_in=600.0)))
+    run = ended(run, "a")
+
+    assert (run.job("later").status, run.job("later").waits_until()) == (Status.QUEUED, 603.0)
+    assert "10 min" in run.job("later").message
+    played, _ = settle.play(run, "later", 10.0)
+    assert played.job("later").waits_until() == 10.0
+    again, _ = settle.retry(ended(played, "later", Status.FAILED), "later", 20.0)
+    assert again.job("later").waits_until() is None
+
+
+def of(run: Run, number: int, *, interruptible: tuple[str, ...] = (), mode: str = "conservative") -> Run:
+    jobs = tuple(replace(j, job=replace(j.job, interruptible=j.name in interruptible)) for j in run.jobs)
+    return replace(run, id=number, number=number, jobs=jobs, auto_cancel=AutoCancel(mode))
+
+
+def test_a_newer_run_of_the_branch_makes_older_ones_redundant_unless_they_have_begun_what_must_not_be_interrupted() -> None:
+    waiting = begun(a_job("a"), a_job("b"))
+    running, _ = settle.start(waiting, "a", 2.0)
+    newer = replace(waiting, id=9, number=9)
+
+    assert settle.redundant(of(waiting, 1), newer) == ("a", "b")
+    assert settle.redundant(of(running, 1), newer) == ()
+    assert settle.redundant(of(running, 1, interruptible=("a",)), newer) == ("a", "b")
+    assert settle.redundant(of(running, 1, interruptible=("b",), mode="interruptible"), newer) == ("b",)
+    assert settle.redundant(of(waiting, 1, mode="none"), newer) == ()
+    assert settle.redundant(of(waiting, 10), newer) == ()
+    elsewhere = replace(newer, event=replace(newer.event, ref="other"))
+    assert settle.redundant(of(waiting, 1), elsewhere) == ()
+
+
+def test_a_failure_may_cancel_all_the_rest() -> None:
+    run = replace(begun(a_job("a"), a_job("b"), a_job("c", "deploy")), auto_cancel=AutoCancel(on_job_failure="all"))
+
+    assert states(ended(run, "a", Status.FAILED)) == {"a": "failed", "b": "canceled", "c": "canceled"}
+    allowed = replace(begun(a_job("a", allow_failure=AllowFailure(True)), a_job("b")), auto_cancel=AutoCancel(on_job_failure="all"))
+    assert states(ended(allowed, "a", Status.FAILED))["b"] == "queued"

@@ -38,7 +38,7 @@ from trunkline.kit.record import replace
 from trunkline.model.deliveries import Release, Rollout
 from trunkline.model.errors import OutsideError
 from trunkline.model.events import Event
-from trunkline.model.pipelines import AllowFailure, Job, When
+from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
 from trunkline.model.runs import Decision, Fact, JobRun, Reason, Run, Status
 from trunkline.ports.store import Project, RunRow, Transaction, User
 
@@ -101,7 +101,13 @@ class SqlTransaction:
     def add_run(self, project: Project, run: Run, facts: Iterable[Fact], because: str = "") -> Run:
         self.c.execute(_COUNT_RUN, {"which": project.id})
         number = self.c.execute(select(t.projects.c.runs).where(t.projects.c.id == project.id)).scalar_one()
-        plan = {"event": run.event, "stages": run.stages, "decisions": run.decisions, "variables": run.variables}
+        plan = {
+            "event": run.event,
+            "stages": run.stages,
+            "decisions": run.decisions,
+            "variables": run.variables,
+            "auto_cancel": run.auto_cancel,
+        }
         done = self.c.execute(
             _ADD_RUN,
             {
@@ -151,6 +157,7 @@ class SqlTransaction:
             dialect=row["dialect"],
             created_at=row["created_at"],
             finished_at=row["finished_at"],
+            auto_cancel=from_plain(AutoCancel, plan.get("auto_cancel") or {}),
         )
 
     def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
-from trunkline.adapters.dialects.gitlab import keywords, parts
+from trunkline.adapters.dialects.gitlab import inputs, keywords, parts
 from trunkline.adapters.dialects.gitlab.jobs import JobReader, manual_blocks
 from trunkline.adapters.dialects.gitlab.merging import Extender, Referrer, overlay
 from trunkline.kit import yamltree
@@ -12,7 +12,7 @@ from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node, YamlMistake
 from trunkline.model.conditions import judge
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
-from trunkline.model.pipelines import Job, Need, Pipeline
+from trunkline.model.pipelines import AutoCancel, Job, Need, Pipeline
 from trunkline.model.variables import expand
 from trunkline.ports.dialect import Included, Source, Want
 from trunkline.reading import Mistakes, place
@@ -26,17 +26,24 @@ class GitlabDialect:
     name = "gitlab"
     entry = ".gitlab-ci.yml"
 
-    def parse(self, file: str, text: str) -> Source:
-        """Read one file; a header document with `spec` is set aside."""
+    def parse(self, file: str, text: str, variables: Mapping[str, str], want: Want | None = None) -> Source:
+        """Read one file; where it has a header document with `spec`, its inputs are put in."""
         try:
             documents = yamltree.read(text, file)
         except YamlMistake as mistake:
             wrong = Diagnostic(Severity.ERROR, "yaml", mistake.message, Place(file, mistake.line, mistake.column), mistake.hint)
             return Source(file, Node({}, 1, 1, file=file), (wrong,))
         m = Mistakes()
+        given = want.given if want is not None and isinstance(want.given, Node) and isinstance(want.given.value, dict) else None
         if len(documents) == 2 and isinstance(documents[0].value, dict) and "spec" in documents[0].value:
-            m.unsupported(documents[0], "spec", "inputs (`spec:`) are not supported yet; `$[[ inputs.x ]]` stays as it is")
-            documents = documents[1:]
+            header, document = documents
+            at = header if want is None else given or Node(None, want.place.line, want.place.column, want.place.width, file=want.place.file)
+            known = inputs.values(
+                inputs.asked(header, m), given.value if given is not None and isinstance(given.value, dict) else {}, at, m
+            )
+            documents = [document if m.has_errors else inputs.filled(document, known, variables, m)]
+        elif given is not None and given.value:
+            m.error(given, "inputs", f"{file} takes no inputs", "it begins without a header document with `spec`")
         if len(documents) > 1:
             m.error(documents[1], "yaml", "a second YAML document begins here; a pipeline file has one")
         if not documents or documents[0].value is None:
@@ -73,8 +80,9 @@ class GitlabDialect:
             asked = m.mapping(item, "include", known)
             if "rules" in asked and not self._passes(asked["rules"], variables, exists, m):
                 continue
-            if "inputs" in asked:
-                m.unsupported(item.keys["inputs"], "include", "include:inputs is not supported yet")
+            given = asked.get("inputs")
+            if given is not None and given.value is not None:
+                m.mapping(given, "include:inputs")
             far = next((word for word in FAR if word in asked), None)
             if far:
                 m.error(
@@ -84,7 +92,7 @@ class GitlabDialect:
                     "copy the file into the repository and use include:local",
                 )
             elif "local" in asked:
-                found.append(_want(expand(m.text(asked["local"], "include:local"), variables), asked["local"]))
+                found.append(_want(expand(m.text(asked["local"], "include:local"), variables), asked["local"], given))
             elif asked:
                 m.error(item, "include", "this include names no file", "use include:local")
         return tuple(found), tuple(m.found)
@@ -145,6 +153,7 @@ class GitlabDialect:
             workflow=parts.rules(workflow_parts["rules"], "workflow:rules", m, workflow=True) if "rules" in workflow_parts else None,
             name=m.string(workflow_parts["name"], "workflow:name") if "name" in workflow_parts else "",
             files=tuple(dict.fromkeys(_files(tree))),
+            auto_cancel=parts.auto_cancel(workflow_parts["auto_cancel"], m) if "auto_cancel" in workflow_parts else AutoCancel(),
         )
         return (None if m.has_errors else pipeline), tuple(m.found)
 
@@ -166,11 +175,11 @@ class GitlabDialect:
         return defaults
 
 
-def _want(path: str, node: Node) -> Want:
+def _want(path: str, node: Node, given: Node | None = None) -> Want:
     """Return what an include of a local path asks for. `*` stays inside a folder, `**` crosses them; nothing else is special there."""
     path = path.lstrip("/")
     expression = re.escape(path).replace(r"\*\*", ".*").replace(r"\*", "[^/]*") if "*" in path else ""
-    return Want(path, place(node), expression)
+    return Want(path, place(node), expression, given)
 
 
 def _is_job(name: str, node: Node) -> bool:

@@ -10,6 +10,8 @@ from trunkline.model.pipelines import AllowFailure, Job, Retry, When
 from trunkline.model.variables import Variable
 from trunkline.reading import MAX_NESTING, Mistakes, place
 
+WEEK = 7 * 86400.0
+
 
 class JobReader:
     """Reads the jobs of one document, given its defaults and stages."""
@@ -82,9 +84,14 @@ class JobReader:
         when = When.ON_SUCCESS
         if "when" in own:
             word = m.choice(own["when"], f"{where}: when", ("on_success", "on_failure", "always", "never", "manual", "delayed"))
-            if word == "delayed":
-                m.unsupported(own["when"], "when", f"{where}: delayed jobs are not supported yet; it starts without a delay")
-            when = When(word) if word and word != "delayed" else When.ON_SUCCESS
+            when = When(word) if word else When.ON_SUCCESS
+        start_in = m.span(own["start_in"], f"{where}: start_in") if "start_in" in own else 0.0
+        if when is When.DELAYED and not start_in:
+            m.error(own["when"], "when", f"{where}: a delayed job says with start_in how long it waits", "for example start_in: 30 minutes")
+        if "start_in" in own and when is not When.DELAYED and "rules" not in own:
+            m.error(own["start_in"], "start_in", f"{where}: start_in goes with when: delayed")
+        if start_in > WEEK:
+            m.error(own["start_in"], "start_in", f"{where}: start_in is more than a week")
         image, services, caches = part("image"), part("services"), part("cache")
         artifacts, retry, timeout = part("artifacts"), part("retry"), part("timeout")
         tags, interruptible, dependencies = part("tags"), part("interruptible"), own.get("dependencies")
@@ -100,6 +107,7 @@ class JobReader:
             only=parts.ref_policy(own["only"], f"{where}: only", m, ("branches", "tags")) if part("only") else None,
             except_=parts.ref_policy(own["except"], f"{where}: except", m) if part("except") else None,
             when=when,
+            start_in=start_in,
             allow_failure=parts.allow_failure(own["allow_failure"], f"{where}: allow_failure", m) if "allow_failure" in own else None,
             needs=parts.needs(own["needs"], f"{where}: needs", m) if "needs" in own and own["needs"].value is not None else None,
             dependencies=m.strings(dependencies, f"{where}: dependencies") if dependencies and dependencies.value is not None else None,

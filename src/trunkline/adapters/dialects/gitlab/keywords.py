@@ -91,7 +91,6 @@ NOT_YET = {
     "pages": "is ignored: the files are kept as artifacts, no site is published",
     "publish": "is ignored: the files are kept as artifacts, no site is published",
     "release": "is ignored: no release is made",
-    "resource_group": "is recorded, but jobs of one group may still run at the same time",
     "secrets": "is ignored: the job gets no secret",
 }
 

@@ -10,6 +10,7 @@ from trunkline.model.conditions import Condition, ConditionMistake
 from trunkline.model.pipelines import (
     AllowFailure,
     Artifacts,
+    AutoCancel,
     Cache,
     EnvironmentSpec,
     Image,
@@ -116,9 +117,11 @@ def _rule(node: Node, where: str, m: Mistakes, workflow: bool) -> Rule:
             f"{where}:when",
             ("always", "never") if workflow else ("on_success", "on_failure", "always", "never", "manual", "delayed"),
         )
-        if word == "delayed":
-            m.unsupported(parts["when"], where, "delayed jobs are not supported yet; with this rule the job starts without a delay")
-        when = When(word) if word and word != "delayed" else None
+        when = When(word) if word else None
+        if when is When.DELAYED and "start_in" not in parts:
+            m.error(
+                parts["when"], where, f"{where}: a delayed job says with start_in how long it waits", "for example start_in: 30 minutes"
+            )
         said.append(f"when: {word}")
     first = next(iter(node.keys.values()), node)
     return Rule(
@@ -128,6 +131,7 @@ def _rule(node: Node, where: str, m: Mistakes, workflow: bool) -> Rule:
         changes=paths(parts["changes"], f"{where}:changes", m, ("compare_to",)) if "changes" in parts else None,
         exists=paths(parts["exists"], f"{where}:exists", m, ("project", "ref")) if "exists" in parts else None,
         when=when,
+        start_in=m.span(parts["start_in"], f"{where}:start_in") if "start_in" in parts else 0.0,
         allow_failure=allow_failure(parts["allow_failure"], f"{where}:allow_failure", m) if "allow_failure" in parts else None,
         variables=variables(parts["variables"], f"{where}:variables", m) if "variables" in parts else (),
         needs=needs(parts["needs"], f"{where}:needs", m) if "needs" in parts else None,
@@ -476,3 +480,11 @@ def _release(node: Node, where: str, m: Mistakes) -> None:
 
 
 CHECKS = {"hooks": _hooks, "trigger": _trigger, "release": _release}
+
+
+def auto_cancel(node: Node, m: Mistakes) -> AutoCancel:
+    """Read `workflow:auto_cancel`."""
+    known = m.mapping(node, "workflow:auto_cancel", ("on_new_commit", "on_job_failure")) if node.value is not None else {}
+    modes = {"on_new_commit": ("conservative", "interruptible", "none"), "on_job_failure": ("all", "none")}
+    said = {name: m.choice(known[name], f"workflow:auto_cancel:{name}", modes[name]) for name in modes if name in known}
+    return AutoCancel(**{name: word for name, word in said.items() if word})
