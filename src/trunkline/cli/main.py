@@ -12,6 +12,7 @@ COMMANDS = {
     "run": ("trunkline.cli.run", "run the pipeline of this checkout here, without a server"),
     "lint": ("trunkline.cli.lint", "check pipeline files and say everything that is wrong, with places"),
     "why": ("trunkline.cli.why", "explain why a job runs, does not run, or waits"),
+    "plan": ("trunkline.cli.plan", "say what would run for an event, and why"),
     "serve": ("trunkline.cli.serve", "start the server: git over HTTP, pages, API, runner"),
     "deploy": ("trunkline.cli.deploy", "roll a release out to an environment, and watch it"),
     "rollback": ("trunkline.cli.deploy", "take the last rollout back"),
