@@ -11,7 +11,8 @@ from trunkline.delivery import spec
 
 HERE = Path(__file__).parent / "reference"
 NOTES = {
-    "include": "local files, lists, wildcards, rules, inputs; remote, project, template and component are errors so far",
+    "include": "local, remote (integrity; no private addresses unless allowed), project (of the same server or forge), template (our own: "
+    "Python, Workflows, SAST), lists, wildcards, rules, inputs; component is an error so far",
     "image": "python images run on that interpreter of the machine; others need the docker executor, which does not exist yet",
     "services": "need the docker executor, which does not exist yet: the job fails with that reason",
     "needs": "names, optional, artifacts, parallel:matrix with `$[[ matrix.X ]]`; pipeline and project are not followed yet",

@@ -41,13 +41,18 @@ class Folder:
         return tuple(sorted(p for p, _ in trees.files_below(self.root) if not p.startswith(".git/")))
 
 
+def _allowed() -> list[str]:
+    return os.environ.get("TRUNKLINE_INCLUDE_HOSTS", "").replace(",", " ").split()
+
+
 def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
     """Compile one file or folder and collect everything there is to say."""
     from trunkline.adapters.executors.host import HostExecutor
     from trunkline.model.events import Event, EventKind, Revision
     from trunkline.pipeline.compile import compile_pipeline
     from trunkline.pipeline.variables import event_variables
-    from trunkline.wiring.builtin import dialect
+    from trunkline.wiring.builtin import checkout_files, dialect
+    from trunkline.wiring.places import cache_root
 
     if not os.path.exists(target):
         raise ConfigError(f"there is no {target}", "name a file or a folder")
@@ -66,7 +71,7 @@ def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
             name, root = os.path.relpath(os.path.join(root, name), top), top
     folder = Folder(root)
     predefined = event_variables(Event(EventKind.PUSH, "main", Revision("0" * 40)), "group/project")
-    compiled = compile_pipeline(dialect("gitlab"), folder, predefined, name)
+    compiled = compile_pipeline(dialect("gitlab"), folder, predefined, name, checkout_files(root, cache_root(), _allowed()))
     found = list(compiled.diagnostics)
     executor = HostExecutor()
     for job in compiled.pipeline.jobs if compiled.pipeline else ():

@@ -1,97 +1,158 @@
 """Files -> pipeline: fetch what the dialect wants, breadth-capped and cycle-safe, then let it lower the tree. Called by doors through wiring."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 
 from trunkline.kit import globs
 from trunkline.kit.record import record
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
+from trunkline.model.errors import ConfigError, TrunklineError
 from trunkline.model.pipelines import Pipeline
 from trunkline.ports.dialect import Dialect, Included, Source, Want
-from trunkline.ports.files import FileReader
+from trunkline.ports.files import FarFiles, FileReader
 
 MAX_INCLUDES = 150
 
 
 @record
 class Compiled:
-    """A pipeline, or None with at least one error among the diagnostics. `consulted` are the variables that includes looked at."""
+    """A pipeline, or None with at least one error among the diagnostics. `went_far`: files outside the repository were asked for."""
 
     pipeline: Pipeline | None
     diagnostics: tuple[Diagnostic, ...]
+    went_far: bool = False
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
         return tuple(d for d in self.diagnostics if d.severity is Severity.ERROR)
 
 
-def compile_pipeline(dialect: Dialect, files: FileReader, variables: Mapping[str, str], entry: str = "") -> Compiled:
-    """Compile the pipeline whose first file is `entry` (default: the dialect's own). All mistakes of all files are collected."""
+def compile_pipeline(
+    dialect: Dialect, files: FileReader, variables: Mapping[str, str], entry: str = "", far: FarFiles | None = None
+) -> Compiled:
+    """Compile the pipeline whose first file is `entry` (default: the dialect's own). All mistakes of all files are collected.
+
+    `far` reaches files outside the repository; without it they are mistakes.
+    """
     path = entry or dialect.entry
     text = files.read(path)
     if text is None:
         missing = Diagnostic(Severity.ERROR, "file", f"there is no {path} here", Place(path), "write one, or name another with --file")
         return Compiled(None, (missing,))
-    walk = _Walk(dialect, files, variables)
-    tree = walk.included(dialect.parse(path, text, variables), ())
+    walk = _Walk(dialect, variables, far)
+    tree = walk.included(dialect.parse(path, text, variables), (), _Home(files, ""))
     if any(d.severity is Severity.ERROR and d.rule == "yaml" for d in walk.found):
         return Compiled(None, tuple(walk.found))
     pipeline, found = dialect.lower(tree)
     unique = dict.fromkeys((*walk.found, *found))
     everything = tuple(sorted(unique, key=lambda d: (d.place.file != path, d.place.file, d.place.line, d.place.column)))
     failed = any(d.severity is Severity.ERROR for d in everything)
-    return Compiled(None if failed else pipeline, everything)
+    return Compiled(None if failed else pipeline, everything, walk.went_far)
 
 
-class _Walk:
-    def __init__(self, dialect: Dialect, files: FileReader, variables: Mapping[str, str]) -> None:
-        self.dialect, self.files, self.variables = dialect, files, variables
-        self.found: list[Diagnostic] = []
-        self.count = 0
+class _Home:
+    """Where a file's own local includes are looked for: a repository, and how its files are called here."""
+
+    def __init__(self, files: FileReader | None, prefix: str) -> None:
+        self.files, self.prefix = files, prefix
         self.listed: tuple[str, ...] | None = None
 
     def paths(self) -> tuple[str, ...]:
         if self.listed is None:
-            self.listed = self.files.paths()
+            self.listed = self.files.paths() if self.files is not None else ()
         return self.listed
 
     def exists(self, pattern: str) -> bool:
         return any(globs.matches(pattern, path) for path in self.paths())
 
-    def included(self, source: Source, above: tuple[str, ...]) -> Included:
+
+class _Walk:
+    def __init__(self, dialect: Dialect, variables: Mapping[str, str], far: FarFiles | None) -> None:
+        self.dialect, self.variables, self.far = dialect, variables, far
+        self.found: list[Diagnostic] = []
+        self.count = 0
+        self.went_far = False
+
+    def included(self, source: Source, above: tuple[str, ...], home: _Home) -> Included:
         """Return the source with everything it includes, in order."""
         self.found.extend(source.diagnostics)
-        wants, found = self.dialect.wants(source, self.variables, self.exists)
+        wants, found = self.dialect.wants(source, self.variables, home.exists)
         self.found.extend(found)
         children = []
         for want in wants:
-            names = [p for p in self.paths() if re.fullmatch(want.expression, p)] if want.expression else [want.pattern]
+            there = self._home(want, home)
+            if there is None:
+                continue
+            names = [p for p in there.paths() if re.fullmatch(want.expression, p)] if want.expression else [want.pattern]
             if not names:
                 self._wrong(want.place, f'no file matches "{want.pattern}"')
             for name in names:
-                child = self._child(name, want, (*above, source.file))
+                child = self._child(name, want, (*above, source.file), there)
                 if child is not None:
                     children.append(child)
         return Included(source, tuple(children))
 
-    def _child(self, name: str, want: Want, above: tuple[str, ...]) -> Included | None:
-        place = want.place
+    def _home(self, want: Want, home: _Home) -> _Home | None:
+        """Return where a wanted file lies; None, and a diagnostic, where that can't be reached."""
+        if want.url or want.text is not None:
+            return _Home(None, "")
+        if not want.project:
+            return home
+        self.went_far = True
+        try:
+            if self.far is None:
+                raise ConfigError("files of other projects can't be read here")
+            return _Home(self.far.project(want.project, want.ref), f"{want.project}@{want.ref or 'HEAD'}:")
+        except TrunklineError as problem:
+            self._wrong(want.place, problem.message, problem.hint)
+            return None
+
+    def _text(self, name: str, want: Want, home: _Home) -> str | None:
+        if want.text is not None:
+            return want.text
+        if want.url:
+            self.went_far = True
+            try:
+                if self.far is None:
+                    raise ConfigError("remote files can't be read here")
+                return self.far.remote(want.url)
+            except TrunklineError as problem:
+                self._wrong(want.place, problem.message, problem.hint)
+                return None
+        text = home.files.read(name) if home.files is not None else None
+        if text is None:
+            hint = (
+                "paths begin at the root of the repository" if home.files is not None else "a file from elsewhere can't include local ones"
+            )
+            self._wrong(want.place, f'"{home.prefix}{name}" is included, but there is no such file', hint)
+        return text
+
+    def _child(self, name: str, want: Want, above: tuple[str, ...], home: _Home) -> Included | None:
+        place, called = want.place, home.prefix + name
         self.count += 1
         if self.count > MAX_INCLUDES:
             if self.count == MAX_INCLUDES + 1:
                 self._wrong(place, f"more than {MAX_INCLUDES} files are included")
             return None
-        if name in above:
-            self._wrong(place, f"the includes form a circle: {' -> '.join((*above[above.index(name) :], name))}")
+        if called in above:
+            self._wrong(place, f"the includes form a circle: {' -> '.join((*above[above.index(called) :], called))}")
             return None
-        if not name.endswith((".yml", ".yaml")):
+        if not want.url and want.text is None and not name.endswith((".yml", ".yaml")):
             self._wrong(place, f'"{name}" can\'t be included: its name must end in .yml or .yaml')
             return None
-        text = self.files.read(name)
+        text = self._text(name, want, home)
         if text is None:
-            self._wrong(place, f'"{name}" is included, but there is no such file', "paths begin at the root of the repository")
             return None
-        return self.included(self.dialect.parse(name, text, self.variables, want), above)
+        if want.sha256 and base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() != want.sha256:
+            self._wrong(
+                place,
+                f'"{called}" is not what it was: its SHA-256 differs from integrity',
+                "look at what changed before you change integrity",
+            )
+            return None
+        return self.included(self.dialect.parse(called, text, self.variables, want), above, home)
 
     def _wrong(self, place: Place, message: str, hint: str = "") -> None:
         self.found.append(Diagnostic(Severity.ERROR, "include", message, place, hint))

@@ -21,13 +21,19 @@ class Source:
 class Want:
     """A file that another one includes, or all files whose whole path matches `expression`. `place` is where it asks, `given` what it hands over.
 
-    Only the dialect that made it looks into `given`.
+    Only the dialect that made it looks into `given`. `url`: it lies at that address; `project` and `ref`: in another project; `text`: the dialect
+    has it itself. `sha256` is what its digest must be (base64).
     """
 
     pattern: str
     place: Place
     expression: str = ""
     given: object = None
+    url: str = ""
+    project: str = ""
+    ref: str = ""
+    text: str | None = None
+    sha256: str = ""
 
 
 @record

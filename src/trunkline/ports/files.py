@@ -1,4 +1,4 @@
-"""FileReader: the files of one revision, or of a working tree."""
+"""FileReader: the files of one revision, or of a working tree. FarFiles: pipeline files that lie elsewhere."""
 
 from typing import Protocol
 
@@ -12,4 +12,16 @@ class FileReader(Protocol):
 
     def paths(self) -> tuple[str, ...]:
         """Return all paths, sorted. Called only where a pattern needs it: it may be slow."""
+        ...
+
+
+class FarFiles(Protocol):
+    """Reaches files outside the repository. Both methods raise a TrunklineError that says why something can't be had."""
+
+    def remote(self, url: str) -> str:
+        """Return the text at an address."""
+        ...
+
+    def project(self, path: str, ref: str) -> FileReader:
+        """Return the files of another project at a ref ("": its default branch)."""
         ...

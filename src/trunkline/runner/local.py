@@ -24,6 +24,7 @@ from trunkline.model.variables import Variable
 from trunkline.pipeline import kept, settle
 from trunkline.pipeline.plan import Planned, plan
 from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
+from trunkline.ports.files import FarFiles, FileReader
 from trunkline.runner.checkout import EVENTS, Checkout, event_of
 from trunkline.wiring.places import cache_root, find_uv
 
@@ -105,12 +106,27 @@ def _compiled(checkout: Checkout, asked: Asked, predefined: Mapping[str, str], h
         if found is not None:
             return found
     from trunkline.pipeline.compile import compile_pipeline
-    from trunkline.wiring.builtin import dialect
+    from trunkline.wiring.builtin import checkout_files, dialect
 
-    compiled = compile_pipeline(dialect("gitlab"), checkout, {**predefined, **dict(asked.variables)}, asked.file)
-    if compiled.pipeline is not None and not asked.committed:
+    allowed = os.environ.get("TRUNKLINE_INCLUDE_HOSTS", "").replace(",", " ").split()
+    far = _Late(lambda: checkout_files(checkout.root, cache_root(), allowed))
+    compiled = compile_pipeline(dialect("gitlab"), checkout, {**predefined, **dict(asked.variables)}, asked.file, far)
+    if compiled.pipeline is not None and not asked.committed and not compiled.went_far:
         kept.save(path, key, checkout.root, compiled.pipeline, compiled.diagnostics)
     return compiled.pipeline, compiled.diagnostics
+
+
+class _Late:
+    """Files outside the checkout, reached by what loads only then: it costs more than most runs."""
+
+    def __init__(self, make: Callable[[], FarFiles]) -> None:
+        self.make = make
+
+    def remote(self, url: str) -> str:
+        return self.make().remote(url)
+
+    def project(self, path: str, ref: str) -> FileReader:
+        return self.make().project(path, ref)
 
 
 def _asks_for_changes(pipeline: Pipeline) -> bool:

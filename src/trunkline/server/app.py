@@ -63,7 +63,16 @@ class House:
         self.repositories = Repositories(f"{self.data}/repositories", f"{self.data}/trees")
         self.shop = self._workshop()
         self.pool = make_runner(self.shop, settings.slots or os.cpu_count() or 1)
-        self.line = Line(self.store, self.repositories, self.pool, self.hub, self.data, settings.base_url, settings.job_timeout)
+        self.line = Line(
+            self.store,
+            self.repositories,
+            self.pool,
+            self.hub,
+            self.data,
+            settings.base_url,
+            settings.job_timeout,
+            settings.include_hosts.replace(",", " ").split(),
+        )
         world = World(builtin.deploy_targets(self.data), builtin.traffic_routers(), builtin.metric_sources(), builder(self.shop))
         self.walker = Walker(self.store, self.repositories, self.hub, self.data, world)
         self.deliverer = Deliverer(self.walker)

@@ -9,6 +9,7 @@ import structlog
 from trunkline.delivery import spec as delivery_file
 from trunkline.delivery.gates import frozen
 from trunkline.delivery.rollout import WISHES, Seen, advance
+from trunkline.kit.gitfiles import Revisions
 from trunkline.kit.record import replace
 from trunkline.kit.sockets import is_free
 from trunkline.model.deliveries import EnvironmentSpec, Release, Rollout, RolloutStatus
@@ -16,7 +17,6 @@ from trunkline.model.errors import ConfigError, OutsideError, Refused, Trunkline
 from trunkline.model.events import Event, EventKind
 from trunkline.model.runs import Run, Status
 from trunkline.pipeline.variables import slug
-from trunkline.server.repositories import Revisions
 from trunkline.server.rollouts import Environment, Walker
 
 log = structlog.get_logger()

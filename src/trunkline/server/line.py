@@ -7,7 +7,7 @@ read anew for each of them; the database stays the truth, and a start reads it b
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import structlog
 from trunkline.execution.checkout import Sources
 from trunkline.execution.work import Assignment
 from trunkline.kit import trees
+from trunkline.kit.gitfiles import Revisions
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import replace
 from trunkline.model.diagnostics import Diagnostic
@@ -31,7 +32,7 @@ from trunkline.pipeline.variables import artifact_sources, assignment_variables,
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.reporting.collect import collect
 from trunkline.server.hub import Hub
-from trunkline.server.repositories import Repositories, Revisions
+from trunkline.server.repositories import Repositories
 from trunkline.wiring import builtin
 
 log = structlog.get_logger()
@@ -65,10 +66,19 @@ class Line:
     """Walks all runs of one server. Its methods may be called from any thread."""
 
     def __init__(
-        self, store: Store, repositories: Repositories, pool: JobRunner, hub: Hub, data: str, url: str, job_timeout: float
+        self,
+        store: Store,
+        repositories: Repositories,
+        pool: JobRunner,
+        hub: Hub,
+        data: str,
+        url: str,
+        job_timeout: float,
+        include_hosts: Collection[str] = (),
     ) -> None:
         self.store, self.repositories, self.pool, self.hub = store, repositories, pool, hub
         self.data, self.url, self.job_timeout = data, url, job_timeout
+        self.far = builtin.server_files(self._revision, include_hosts)
         self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
         self.on_gone: Callable[[str, str], None] = lambda project, ref: None  # told of each branch that was deleted
         self.lock = threading.RLock()
@@ -93,6 +103,7 @@ class Line:
 
     def take_refs(self, path: str, user: str) -> list[Run]:
         """Compare the repository's refs with those known and start a run for each that moved. Doing it twice does nothing twice."""
+        self._fetch_far(path)
         with self.lock:
             self.untaken.add(path)
             project = self.store.read(lambda tx: tx.find_project(path))
@@ -115,6 +126,22 @@ class Line:
             self.pump()
             return started
 
+    def _fetch_far(self, path: str) -> None:
+        """Fetch what the files of moved refs include from elsewhere, before anybody has to wait for the lock while that is slow."""
+        project = self.store.read(lambda tx: tx.find_project(path))
+        known = self.store.read(lambda tx: tx.refs(project.id)) if project is not None else {}
+        for ref, sha in self.repositories.refs(path).items():
+            files = Revisions(self.repositories.git_dir(path), sha)
+            text = files.read(builtin.dialect("gitlab").entry) if known.get(ref) != sha else None
+            if text is not None and "://" in text:
+                compile_pipeline(builtin.dialect("gitlab"), files, {"CI_PROJECT_PATH": path}, "", self.far)
+
+    def _revision(self, path: str, ref: str) -> tuple[str, str] | None:
+        """Return the git folder and the commit of a project's ref ("": its default branch)."""
+        project = self.store.read(lambda tx: tx.find_project(path))
+        found = self.repositories.revision(path, ref or project.default_branch) if project is not None else None
+        return (self.repositories.git_dir(path), found.sha) if found is not None else None
+
     def accept(self, project: Project, event: Event, ref: str = "", sha: str = "") -> Run | None:
         """Plan a run for an event and save it; a pipeline with mistakes becomes a failed run that shows them. None: there is no pipeline file."""
         git_dir = self.repositories.git_dir(project.path)
@@ -125,7 +152,7 @@ class Line:
         now = time.time()
         draft, because, facts = Run(0, project.path, 0, event, Status.SKIPPED, (), (), created_at=now, finished_at=now), "", ()  # type: Run, str, tuple[Fact, ...]
         if has_file:
-            compiled = compile_pipeline(dialect, files, {**predefined, **dict(event.variables)})
+            compiled = compile_pipeline(dialect, files, {**predefined, **dict(event.variables)}, "", self.far)
             notes = tuple(_note(d) for d in compiled.diagnostics)
             if compiled.pipeline is None:
                 because = "the pipeline has mistakes"

@@ -1,12 +1,13 @@
 """What is built in, by name. A new variant is one file in its room and one line here; the modules load when they are asked for."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 from trunkline.model.errors import UnknownName
 from trunkline.ports.delivery import DeployTarget, MetricSource, TrafficRouter
 from trunkline.ports.dialect import Dialect
+from trunkline.ports.files import FarFiles
 
 DIALECTS = {"gitlab": "trunkline.adapters.dialects.gitlab.dialect:GitlabDialect"}
 
@@ -41,6 +42,20 @@ def metric_sources() -> dict[str, MetricSource]:
     from trunkline.adapters.metric_sources.prometheus import PrometheusMetrics
 
     return {"app": AppMetrics(), "prometheus": PrometheusMetrics()}
+
+
+def checkout_files(folder: str, cache: str, allowed: Collection[str]) -> FarFiles:
+    """Return how a checkout reaches files outside of it; hosts in `allowed` may have private addresses."""
+    from trunkline.adapters.far_files.git import Remotes
+
+    return Remotes(folder, cache, allowed)
+
+
+def server_files(revision: Callable[[str, str], tuple[str, str] | None], allowed: Collection[str]) -> FarFiles:
+    """Return how a server reaches them: other projects are its own."""
+    from trunkline.adapters.far_files.git import Repositories
+
+    return Repositories(revision, allowed)
 
 
 def report_readers() -> dict[str, Callable[[bytes], dict[str, Any]]]:

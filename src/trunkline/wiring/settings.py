@@ -15,6 +15,7 @@ class Settings:
     """The server's settings. Sizes in bytes (10G and 500M are understood), times in seconds; a limit of 0 is none.
 
     `job_memory` and `job_file_size` hold for each process of a job, `job_processes` for all of the server's user (root is not bound by it).
+    `include_hosts`: hosts with private addresses from which pipeline files may be included, with commas between.
     """
 
     data: str = "trunkline-data"
@@ -29,6 +30,7 @@ class Settings:
     fresh: bool = False
     job_memory: int = 0
     job_file_size: int = 0
+    include_hosts: str = ""
     job_processes: int = 0
 
     @property
@@ -39,7 +41,7 @@ class Settings:
 
 _TYPES: dict[str, type] = {
     "data": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
-    "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int,
+    "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int, "include_hosts": str,
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
-from trunkline.adapters.dialects.gitlab import inputs, keywords, parts
+from trunkline.adapters.dialects.gitlab import inputs, keywords, parts, templates
 from trunkline.adapters.dialects.gitlab.jobs import JobReader, manual_blocks
 from trunkline.adapters.dialects.gitlab.merging import Extender, Referrer, overlay
 from trunkline.kit import yamltree
@@ -61,7 +61,7 @@ class GitlabDialect:
     def wants(
         self, source: Source, variables: Mapping[str, str], exists: Callable[[str], bool]
     ) -> tuple[tuple[Want, ...], tuple[Diagnostic, ...]]:
-        """Name the local files that `include` asks for; the other kinds are errors until they are supported."""
+        """Name the files that `include` asks for."""
         m, found = Mistakes(), []
         document = source.document
         assert isinstance(document, Node)
@@ -72,7 +72,7 @@ class GitlabDialect:
         for item in include.value if isinstance(include.value, list) else [include]:
             if isinstance(item.value, str):
                 if item.value.startswith(("http://", "https://")):
-                    m.error(item, "include", "remote includes are not supported yet", "copy the file into the repository")
+                    found.append(Want(item.value, place(item), url=expand(item.value, variables)))
                 else:
                     found.append(_want(expand(item.value, variables), item))
                 continue
@@ -83,14 +83,8 @@ class GitlabDialect:
             given = asked.get("inputs")
             if given is not None and given.value is not None:
                 m.mapping(given, "include:inputs")
-            far = next((word for word in FAR if word in asked), None)
-            if far:
-                m.error(
-                    item.keys[far],
-                    "include",
-                    f"include:{far} is not supported yet",
-                    "copy the file into the repository and use include:local",
-                )
+            if any(word in asked for word in FAR):
+                found += _far(item, asked, given, variables, m)
             elif "local" in asked:
                 found.append(_want(expand(m.text(asked["local"], "include:local"), variables), asked["local"], given))
             elif asked:
@@ -173,6 +167,41 @@ class GitlabDialect:
         for word in sorted(keywords.NOT_YET.keys() & defaults.keys()):
             m.unsupported(defaults[word], word, f"default:{word} {keywords.NOT_YET[word]}")
         return defaults
+
+
+def _far(item: Node, asked: dict[str, Node], given: Node | None, variables: Mapping[str, str], m: Mistakes) -> list[Want]:
+    """Return what an include of a remote file, of files of another project, or of a template asks for."""
+    sha256 = ""
+    if "integrity" in asked:
+        text = m.text(asked["integrity"], "include:integrity")
+        if not text.startswith("sha256-"):
+            m.error(asked["integrity"], "include", "include:integrity begins with sha256-", "sha256- and the digest in base64")
+        sha256 = text.removeprefix("sha256-")
+    if "remote" in asked:
+        url = expand(m.text(asked["remote"], "include:remote"), variables)
+        return [Want(url, place(asked["remote"]), "", given, url=url, sha256=sha256)]
+    if "template" in asked:
+        name = m.text(asked["template"], "include:template")
+        if name in templates.TEMPLATES:
+            return [Want(f"template:{name}", place(asked["template"]), "", given, text=templates.TEMPLATES[name])]
+        hint = (
+            did_you_mean(name, templates.TEMPLATES) or f"there are {', '.join(templates.TEMPLATES)}; or copy the file into the repository"
+        )
+        m.error(asked["template"], "include", f'there is no template "{name}" here', hint)
+        return []
+    if "component" in asked:
+        m.error(asked["component"], "include", "include:component is not supported yet", "use include:project with project, ref and file")
+        return []
+    if "file" not in asked:
+        m.error(item, "include", "include:project must name the file", "file: path/in/that/project.yml")
+        return []
+    project = expand(m.text(asked["project"], "include:project"), variables)
+    ref = expand(m.string(asked["ref"], "include:ref"), variables) if "ref" in asked and asked["ref"].value is not None else ""
+    files = asked["file"].value if isinstance(asked["file"].value, list) else [asked["file"]]
+    return [
+        Want(expand(m.text(file, "include:file"), variables).lstrip("/"), place(file), "", given, project=project, ref=ref, sha256=sha256)
+        for file in files
+    ]
 
 
 def _want(path: str, node: Node, given: Node | None = None) -> Want:

@@ -1,0 +1,1 @@
+"""Pipeline files that lie elsewhere: implementations of ports.files.FarFiles, and what they share."""
