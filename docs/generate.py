@@ -39,6 +39,7 @@ DIFFERENCES = (
     "",
     "- `include: 'configs/*.yml'` takes the files of that folder only, as GitLab documents it; one case expects those below it too.",
     "- The JSON schema of SchemaStore accepts what GitLab refuses: a keyword both in `default` and at the top of the file, a file without a visible job.",
+    "- Templates: a few are here, in our own words; GitLab's others are not, and one case expects that there are none.",
     "- Where `workflow:rules` keep a run from starting, `trunkline run` starts none either; gitlab-ci-local runs the jobs.",
     "- `trunkline run JOB` also runs the jobs whose results JOB takes: its needs, and jobs of earlier stages that leave artifacts; not all of the earlier stages.",
     "- A run of nothing but `.pre` and `.post` jobs is not started by a push; `trunkline run` says so and runs it.",

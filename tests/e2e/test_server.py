@@ -304,3 +304,19 @@ def test_a_delayed_job_starts_by_itself_or_when_somebody_wants_it(server: Server
     server.request("POST", f"/api/v1/jobs/{late['id']}/play", {})
 
     assert server.until_ended(1, 20)["status"] == "passed"
+
+
+def test_a_pipeline_takes_files_from_another_project_of_the_server(server: Server, tmp_path: Path) -> None:
+    library = project(tmp_path / "library", "unused: {script: ['true']}\n")
+    (library / "ci.yml").write_text(
+        "spec: {inputs: {word: {default: hi}}}\n---\nshared: {script: ['echo $[[ inputs.word ]] from the library']}\n"
+    )
+    git(library, "add", "--all")
+    git(library, "commit", "--quiet", "--message", "A library")
+    server.push(library, "team/library")
+    server.push(project(tmp_path / "p", "include: [{project: team/library, ref: main, file: ci.yml, inputs: {word: hello}}]\n"))
+
+    run = server.until_ended(2)
+
+    assert run["status"] == "passed"
+    assert "hello from the library" in server.trace(run["jobs"]["shared"]["id"])

@@ -29,3 +29,32 @@ def test_cobertura_merges_lines_of_one_file() -> None:
 def test_what_is_no_report_is_refused_with_a_sentence(read: object, data: bytes) -> None:
     with pytest.raises(ReportMistake, match="report"):
         read(data)  # type: ignore[operator]
+
+
+def test_the_gravest_of_several_results_of_one_test_counts_and_disabled_ones_are_skipped() -> None:
+    told = junit.read(
+        b"<testsuites><testsuite><testcase name='a'><skipped/><failure message='f'/><error message='e'/></testcase>"
+        b"<testcase name='b'><skipped/><failure message='f'/></testcase><testcase name='c' status='disabled'/></testsuite></testsuites>"
+    )
+
+    assert [(c["name"], c["status"], c["message"]) for c in told["cases"]] == [
+        ("a", "error", "e"),
+        ("b", "failed", "f"),
+        ("c", "skipped", ""),
+    ]
+
+
+def test_what_does_not_begin_as_a_test_report_is_none() -> None:
+    with pytest.raises(junit.ReportMistake, match="begins with <suites>"):
+        junit.read(b"<suites><suite><case name='a'/></suite></suites>")
+
+
+def test_lines_that_a_class_and_its_methods_both_tell_count_as_the_class_says() -> None:
+    told = cobertura.read(
+        b"<coverage><packages><package><classes><class filename='a.py'><methods><method><lines><line number='1' hits='9'/><line number='7' hits='1'/></lines>"
+        b"</method></methods><lines><line number='1' hits='0'/><line number='2' hits='1'/></lines></class>"
+        b"<class filename='b.py'><methods><method><lines><line number='1' hits='1'/></lines></method></methods><lines/></class>"
+        b"</classes></package></packages></coverage>"
+    )
+
+    assert told["files"] == [{"file": "a.py", "covered": 1, "lines": 2}, {"file": "b.py", "covered": 1, "lines": 1}]

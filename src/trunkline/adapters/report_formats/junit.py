@@ -7,6 +7,7 @@ from typing import Any
 MAX_BYTES = 100 << 20
 MAX_TEXT = 20_000
 MAX_CASES = 200_000
+ROOTS = ("testsuites", "testsuite", "testrun")
 
 
 class ReportMistake(ValueError):
@@ -20,9 +21,14 @@ def read(data: bytes) -> dict[str, Any]:
     if b"<!DOCTYPE" in data[:10_000] or b"<!ENTITY" in data:
         raise ReportMistake("the report declares a document type, which a test report does not need")
     cases: list[dict[str, Any]] = []
+    root = ""
     try:
-        for _, element in ET.iterparse(BytesIO(data), events=("end",)):
-            if element.tag.rsplit("}", 1)[-1] == "testcase":
+        for event, element in ET.iterparse(BytesIO(data), events=("start", "end")):
+            tag = element.tag.rsplit("}", 1)[-1]
+            root = root or tag
+            if root not in ROOTS:
+                raise ReportMistake(f"the report begins with <{root}>, a test report begins with <testsuites> or <testsuite>")
+            if event == "end" and tag == "testcase":
                 cases.append(_case(element))
                 if len(cases) > MAX_CASES:
                     raise ReportMistake(f"the report has more than {MAX_CASES} tests")
@@ -33,14 +39,17 @@ def read(data: bytes) -> dict[str, Any]:
     return {"total": len(cases), **counts, "seconds": round(sum(c["seconds"] for c in cases), 3), "cases": cases}
 
 
+_SAID = {"failure": "failed", "error": "error", "skipped": "skipped", "disabled": "skipped"}
+_GRAVITY = ("passed", "skipped", "failed", "error")
+
+
 def _case(element: ET.Element) -> dict[str, Any]:
-    status, message = "passed", ""
+    status, message = ("skipped", "") if element.get("status", "").lower() in ("disabled", "notrun", "skipped") else ("passed", "")
     for child in element:
-        tag = child.tag.rsplit("}", 1)[-1]
-        if tag in ("failure", "error", "skipped"):
-            status = {"failure": "failed", "error": "error", "skipped": "skipped"}[tag]
+        told = _SAID.get(child.tag.rsplit("}", 1)[-1], "")
+        if told and _GRAVITY.index(told) > _GRAVITY.index(status):  # several are told of one test: the gravest counts
+            status = told
             message = "\n".join(p for p in (child.get("message", ""), child.text or "") if p).strip()[:MAX_TEXT]
-            break
     try:
         seconds = float((element.get("time") or "0").replace(",", ""))
     except ValueError:
