@@ -16,7 +16,7 @@ NOTES = {
     "image": "python images run on that interpreter of the machine; others need the docker executor, which does not exist yet",
     "services": "need the docker executor, which does not exist yet: the job fails with that reason",
     "needs": "names, optional, artifacts, parallel:matrix with `$[[ matrix.X ]]`; pipeline and project are not followed yet",
-    "rules": "if, changes, exists, when, allow_failure, variables, needs, interruptible; compare_to, project and ref are passed over with a note",
+    "rules": "if, changes, exists, when, allow_failure, variables, needs, interruptible, compare_to; exists:project and ref are passed over with a note",
     "when": "on_success, on_failure, always, manual, never, delayed (`trunkline run` does not wait)",
     "start_in": "see when",
     "artifacts": "paths, exclude, untracked, when, expire_in, reports junit, cobertura, dotenv; other reports are kept as files",

@@ -295,7 +295,9 @@ class _Worker:
 
     def _coverage(self) -> float | None:
         """Return the last number that the pattern finds in the log, in percent."""
-        pattern, number, found = re.compile(self.job.coverage), re.compile(r"\d+(?:\.\d+)?"), None
+        from trunkline.kit import patterns
+
+        pattern, number, found = patterns.compiled(self.job.coverage), re.compile(r"\d+(?:\.\d+)?"), None
         with open(self.trace.path, encoding="utf-8", errors="replace") as log:
             for line in log:
                 match = pattern.search(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line))

@@ -18,6 +18,15 @@ class Revisions:
         except _NotKept as found:
             return found.text
 
+    def changed_since(self, ref: str) -> tuple[str, ...] | None:
+        """Return what has changed since the common ancestor with a ref; None where there is no such ref."""
+        git = ["git", f"--git-dir={self.git_dir}"]
+        code, told = processes.output([*git, "merge-base", "--end-of-options", ref, self.sha])
+        if code:
+            return None
+        code, told = processes.output([*git, "diff", "--name-only", "-z", told.decode("ascii").strip(), self.sha])
+        return tuple(p.decode("utf-8", "replace") for p in told.split(b"\0") if p) if code == 0 else None
+
     def paths(self) -> tuple[str, ...]:
         """Return all paths of the revision."""
         code, told = processes.output(["git", f"--git-dir={self.git_dir}", "ls-tree", "-rz", "--name-only", self.sha])

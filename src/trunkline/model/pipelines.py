@@ -42,12 +42,16 @@ class Need:
 
 @record
 class Rule:
-    """One entry of a rules list: all its conditions must hold; the first entry that holds decides."""
+    """One entry of a rules list: all its conditions must hold; the first entry that holds decides.
+
+    With `compare_to`, a ref, `changes` are those since the common ancestor with it, instead of those of the event.
+    """
 
     text: str
     place: Place
     condition: Condition | None = None
     changes: tuple[str, ...] | None = None
+    compare_to: str = ""
     exists: tuple[str, ...] | None = None
     when: When | None = None
     start_in: float = 0.0

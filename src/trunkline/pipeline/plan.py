@@ -6,7 +6,7 @@ from trunkline.kit.lazy import lazy
 from trunkline.kit.record import record, replace
 from trunkline.kit.words import did_you_mean
 from trunkline.model.conditions import judge, ref_pattern
-from trunkline.model.diagnostics import Diagnostic, Severity
+from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import AllowFailure, Job, Need, Pipeline, RefPolicy, Rule, When
 from trunkline.model.runs import Decision, JobRun, Run, Status
@@ -45,13 +45,37 @@ class _Verdict:
     allow_failure: AllowFailure | None = None
 
 
+Since = Callable[[str], tuple[str, ...] | None]
+
+
+class _NoSuchRef(Exception):
+    def __init__(self, ref: str, place: Place) -> None:
+        super().__init__(ref)
+        self.ref, self.place = ref, place
+
+
 def plan(
-    pipeline: Pipeline, event: Event, predefined: Mapping[str, str], list_paths: Callable[[], tuple[str, ...]], project: str = ""
+    pipeline: Pipeline,
+    event: Event,
+    predefined: Mapping[str, str],
+    list_paths: Callable[[], tuple[str, ...]],
+    project: str = "",
+    since: Since = lambda ref: None,
 ) -> Planned:
-    """Plan a run. `list_paths` is asked only if a rule looks at which files exist."""
+    """Plan a run. `list_paths` is asked only if a rule looks at which files exist, `since` if one compares with another ref: it tells what has
+    changed since the common ancestor, None where there is no such ref."""
+    try:
+        return _plan(pipeline, event, predefined, _Judgement(event, list_paths, since), project)
+    except _NoSuchRef as missing:
+        said = Diagnostic(
+            Severity.ERROR, "rules:changes:compare_to", f'compare_to: there is no ref "{missing.ref}" to compare with', missing.place
+        )
+        return Planned(None, (), (said,), "a rule compares with a ref that is not there")
+
+
+def _plan(pipeline: Pipeline, event: Event, predefined: Mapping[str, str], judgement: "_Judgement", project: str) -> Planned:
     given = tuple(Variable(n, v) for n, v in event.variables)
     base = [*(Variable(n, v, raw=True) for n, v in predefined.items()), *pipeline.variables]
-    judgement = _Judgement(event, list_paths)
     extra: tuple[Variable, ...] = ()
     if pipeline.workflow is not None:
         verdict = judgement.rules(pipeline.workflow, resolve([*base, *given]), None)
@@ -161,7 +185,8 @@ def _decision(job: str, verdict: _Verdict) -> Decision:
 class _Judgement:
     """Judges rules for one event. Holds what is costly to know."""
 
-    def __init__(self, event: Event, list_paths: Callable[[], tuple[str, ...]]) -> None:
+    def __init__(self, event: Event, list_paths: Callable[[], tuple[str, ...]], since: Since) -> None:
+        self.since = since
         self.event, self.list_paths = event, list_paths
         self.paths: tuple[str, ...] | None = None
 
@@ -171,12 +196,18 @@ class _Judgement:
         expanded = [expand(p, values) for p in patterns]
         return any(globs.matches(p, path) for p in expanded for path in self.paths)
 
-    def changed(self, patterns: tuple[str, ...], values: Mapping[str, str]) -> bool:
+    def changed(self, patterns: tuple[str, ...], values: Mapping[str, str], rule: Rule | None = None) -> bool:
         """Where nothing can be compared (new branch, tag, schedule) everything counts as changed, as in GitLab."""
-        if self.event.changed is None:
+        found = self.event.changed
+        if rule is not None and rule.compare_to:
+            ref = expand(rule.compare_to, values)
+            found = self.since(ref)
+            if found is None:
+                raise _NoSuchRef(ref, rule.place)
+        if found is None:
             return True
         expanded = [expand(p, values) for p in patterns]
-        return any(globs.matches(p, path) for p in expanded for path in self.event.changed)
+        return any(globs.matches(p, path) for p in expanded for path in found)
 
     def job(self, job: Job, values: Mapping[str, str]) -> _Verdict:
         if job.rules is not None:
@@ -198,7 +229,7 @@ class _Judgement:
                 seen.update(judged.seen)
                 if not judged.holds:
                     continue
-            if rule.changes is not None and not self.changed(rule.changes, values):
+            if rule.changes is not None and not self.changed(rule.changes, values, rule):
                 continue
             if rule.exists is not None and not self.exists(rule.exists, values):
                 continue

@@ -115,8 +115,9 @@ class Checkout:
                 if code == 0:
                     base = told.decode().strip()
                     break
-        if not base:
-            return None
+        return self._differing(base) if base else None
+
+    def _differing(self, base: str) -> tuple[str, ...] | None:
         asked = [["git", "diff", "--name-only", "-z", base, *(["HEAD"] if self.committed else [])]]
         if not self.committed:
             asked.append(["git", "ls-files", "-z", "-o", "--exclude-standard"])
@@ -124,6 +125,14 @@ class Checkout:
         if done[0][0]:
             return None
         return tuple(sorted({p.decode("utf-8", "surrogateescape") for _, told in done for p in told.split(b"\0") if p}))
+
+    def changed_since(self, ref: str) -> tuple[str, ...] | None:
+        """Return what has changed since the common ancestor with a ref, uncommitted changes included; None where there is no such ref."""
+        for candidate in (ref, f"origin/{ref.removeprefix('refs/heads/')}"):
+            code, told = processes.output(["git", "merge-base", "--end-of-options", candidate, "HEAD"], self.root)
+            if code == 0:
+                return self._differing(told.decode("ascii").strip())
+        return None
 
     def matches(self, pattern: str) -> bool:
         return any(globs.matches(pattern, path) for path in self.paths())

@@ -85,7 +85,7 @@ def prepare(asked: Asked) -> Prepared:
         event = replace(event, changed=asked.changed)
     elif _asks_for_changes(pipeline) and not event.is_tag and asked.event in ("push", "merge_request"):
         event = replace(event, changed=checkout.changed(default_branch, event.ref))
-    planned = plan(pipeline, event, predefined, checkout.paths, project)
+    planned = plan(pipeline, event, predefined, checkout.paths, project, checkout.changed_since)
     return Prepared(checkout, event, predefined, home, pipeline, diagnostics, planned)
 
 

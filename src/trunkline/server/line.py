@@ -158,7 +158,7 @@ class Line:
                 because = "the pipeline has mistakes"
                 draft = replace(draft, status=Status.FAILED, decisions=notes)
             else:
-                planned = plan(compiled.pipeline, event, predefined, files.paths, project.path)
+                planned = plan(compiled.pipeline, event, predefined, files.paths, project.path, files.changed_since)
                 wrong = tuple(_note(d) for d in planned.diagnostics)
                 if planned.run is None:
                     because = planned.because

@@ -2,6 +2,7 @@
 
 import pytest
 
+from trunkline.kit.record import replace
 from trunkline.model.events import Event, EventKind
 from trunkline.model.runs import Run
 from trunkline.pipeline.compile import compile_pipeline
@@ -187,3 +188,31 @@ def test_what_is_needed_without_artifacts_is_not_taken_either_where_dependencies
     )
 
     assert artifact_sources(run, run.job("three")) == ("two",)
+
+
+COMPARED = "a: {script: x, rules: [{changes: {paths: ['src/**/*'], compare_to: $BASE}}]}\nb: {script: x}"
+
+
+def test_changes_can_be_compared_with_another_ref() -> None:
+    event = replace(an_event(), changed=("README.md",), variables=(("BASE", "stable"),))
+    files = Files()
+    files.files[".gitlab-ci.yml"] = COMPARED
+    compiled = compile_pipeline(dialect("gitlab"), files, {})
+    assert compiled.pipeline is not None, compiled.diagnostics
+    asked: list[str] = []
+
+    def since(ref: str) -> tuple[str, ...]:
+        asked.append(ref)
+        return ("src/app.py",)
+
+    run = plan(compiled.pipeline, event, {}, tuple, "", since).run
+
+    assert run is not None
+    assert [j.name for j in run.jobs] == ["a", "b"]
+    assert asked == ["stable"]
+    nowhere = plan(compiled.pipeline, event, {}, tuple)
+    assert nowhere.run is None
+    assert (nowhere.diagnostics[0].message, nowhere.diagnostics[0].place.line) == (
+        'compare_to: there is no ref "stable" to compare with',
+        1,
+    )

@@ -7,12 +7,18 @@ import json
 import re
 from collections.abc import Mapping
 
-from trunkline.kit import patterns
+from trunkline.kit.lazy import lazy
 from trunkline.kit.record import record
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
 from trunkline.model.variables import expand
 from trunkline.reading import Mistakes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from trunkline.kit import patterns
+else:
+    patterns = lazy("trunkline.kit.patterns")
 
 Value = bool | int | float | str | list[Node]
 TYPES = ("string", "number", "boolean", "array")

@@ -1,14 +1,19 @@
 """One job of the file -> one `Job`, or one for each node of its `parallel`."""
 
-import re
-
 from trunkline.adapters.dialects.gitlab import keywords, parts
+from trunkline.kit.lazy import lazy
 from trunkline.kit.record import replace
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
 from trunkline.model.pipelines import AllowFailure, Job, Retry, When
 from trunkline.model.variables import Variable
 from trunkline.reading import MAX_NESTING, Mistakes, place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from trunkline.kit import patterns
+else:
+    patterns = lazy("trunkline.kit.patterns")
 
 WEEK = 7 * 86400.0
 
@@ -133,8 +138,8 @@ class JobReader:
             self.m.error(node, "coverage", f"{where}: coverage must be a pattern between slashes", r"for example '/TOTAL.*? (\d+%)/'")
             return ""
         try:
-            re.compile(text[1:-1])
-        except re.error as mistake:
+            patterns.compiled(text[1:-1])
+        except ValueError as mistake:
             self.m.error(node, "coverage", f"{where}: coverage is no pattern: {mistake}")
             return ""
         return text[1:-1]

@@ -65,10 +65,15 @@ def condition(node: Node, where: str, m: Mistakes) -> Condition | None:
         return None
 
 
-def paths(node: Node, where: str, m: Mistakes, extra: tuple[str, ...]) -> tuple[str, ...]:
-    """Read a list of patterns, or a mapping with `paths` and other keys."""
+def _compare_to(node: Node, where: str, m: Mistakes) -> str:
+    given = node.value.get("compare_to") if isinstance(node.value, dict) else None
+    return m.text(given, f"{where}:compare_to") if given is not None else ""
+
+
+def paths(node: Node, where: str, m: Mistakes, extra: tuple[str, ...], known: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Read a list of patterns, or a mapping with `paths` and other keys: `extra` ones are passed over with a note, `known` ones read elsewhere."""
     if isinstance(node.value, dict):
-        parts = m.mapping(node, where, ("paths", *extra))
+        parts = m.mapping(node, where, ("paths", *extra, *known))
         for name in extra:
             if name in parts:
                 m.unsupported(node.keys[name], where, f"{where}:{name} is not supported yet; the paths are compared without it")
@@ -128,7 +133,8 @@ def _rule(node: Node, where: str, m: Mistakes, workflow: bool) -> Rule:
         text=", ".join(said) or "(always)",
         place=place(first),
         condition=condition(parts["if"], f"{where}:if", m) if "if" in parts else None,
-        changes=paths(parts["changes"], f"{where}:changes", m, ("compare_to",)) if "changes" in parts else None,
+        changes=paths(parts["changes"], f"{where}:changes", m, (), ("compare_to",)) if "changes" in parts else None,
+        compare_to=_compare_to(parts["changes"], f"{where}:changes", m) if "changes" in parts else "",
         exists=paths(parts["exists"], f"{where}:exists", m, ("project", "ref")) if "exists" in parts else None,
         when=when,
         start_in=m.span(parts["start_in"], f"{where}:start_in") if "start_in" in parts else 0.0,
