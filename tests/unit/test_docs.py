@@ -20,6 +20,7 @@ def test_the_generated_pages_are_up_to_date() -> None:
 
     assert (ROOT / "docs/reference/gitlab-compatibility.md").read_text() == generate.compatibility(), "run python3 dev.py docs"
     assert (ROOT / "docs/reference/delivery.schema.json").read_text() == generate.delivery_schema(), "run python3 dev.py docs"
+    assert (ROOT / "docs/reference/gitlab-ci.schema.json").read_text() == generate.gitlab_schema(), "run python3 dev.py docs"
 
 
 def test_every_key_of_delivery_yml_is_documented() -> None:

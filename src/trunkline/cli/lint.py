@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 
+from trunkline import __version__
 from trunkline.cli import show
 from trunkline.kit import trees
 from trunkline.kit.words import plural
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "files", nargs="*", metavar="FILE", help="pipeline files, or folders that hold one (default: this checkout's .gitlab-ci.yml)"
     )
     p.add_argument("--json", action="store_true", help="print the diagnostics as JSON")
+    p.add_argument("--sarif", action="store_true", help="print the diagnostics as SARIF 2.1.0, for editors and code scanning")
     return p
 
 
@@ -86,15 +88,48 @@ def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
     return tuple(dict.fromkeys(found)), folder
 
 
+_LEVELS = {Severity.ERROR: "error", Severity.UNSUPPORTED: "warning", Severity.NOTE: "note"}
+
+
+def sarif(found: list[tuple[str, Diagnostic]]) -> dict[str, object]:
+    """Return a SARIF log of diagnostics, each with the path of its file from here. (OASIS SARIF 2.1.0.)"""
+    results = [
+        {
+            "ruleId": d.rule,
+            "level": _LEVELS[d.severity],
+            "message": {"text": d.message + (f" ({d.hint})" if d.hint else "")},
+            "locations": [
+                {
+                    "physicalLocation": {
+                        "artifactLocation": {"uri": path.replace(os.sep, "/")},
+                        "region": {"startLine": max(1, d.place.line), "startColumn": max(1, d.place.column)},
+                    }
+                }
+            ],
+        }
+        for path, d in found
+    ]
+    driver = {"name": "trunkline lint", "version": __version__, "rules": [{"id": rule} for rule in sorted({d.rule for _, d in found})]}
+    return {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": results}],
+    }
+
+
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = parser().parse_args(arguments)
     targets = options.files or ["."]
-    wrong, rows = 0, []
+    wrong, rows, everything = 0, [], []  # type: int, list[dict[str, object]], list[tuple[str, Diagnostic]]
     colour = show.has_colour(sys.stdout)
     for target in targets:
         found, folder = diagnostics_of(target)
         wrong += sum(d.severity is Severity.ERROR for d in found)
+        below = os.path.relpath(folder.root)
+        everything += [(os.path.normpath(os.path.join(below, d.place.file)), d) for d in found]
+        if options.sarif:
+            continue
         lines = show.Lines(folder.read)
         for d in found:
             if options.json:
@@ -117,7 +152,11 @@ def main(arguments: list[str]) -> int:
             mistakes = len(found) - notes
             said = plural(mistakes, "mistake") if mistakes else "no mistakes"
             print(f"{target}: {said}" + (f", {notes} to know" if notes else ""))
-    if options.json:
+    if options.sarif:
+        import json
+
+        print(json.dumps(sarif(everything), indent=1))
+    elif options.json:
         import json
 
         print(json.dumps({"mistakes": wrong, "diagnostics": rows}, indent=1))

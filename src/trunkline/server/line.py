@@ -78,6 +78,7 @@ class Line:
     ) -> None:
         self.store, self.repositories, self.pool, self.hub = store, repositories, pool, hub
         self.data, self.url, self.job_timeout = data, url, job_timeout
+        self.goes_far: set[str] = set()  # projects whose pipelines include files from elsewhere
         self.far = builtin.server_files(self._revision, include_hosts)
         self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
         self.on_gone: Callable[[str, str], None] = lambda project, ref: None  # told of each branch that was deleted
@@ -127,13 +128,17 @@ class Line:
             return started
 
     def _fetch_far(self, path: str) -> None:
-        """Fetch what the files of moved refs include from elsewhere, before anybody has to wait for the lock while that is slow."""
+        """Fetch what the files of moved refs include from elsewhere, before anybody has to wait for the lock while that is slow.
+
+        Only for projects that are known to do so; the first time it happens under the lock.
+        """
+        if path not in self.goes_far:
+            return
         project = self.store.read(lambda tx: tx.find_project(path))
         known = self.store.read(lambda tx: tx.refs(project.id)) if project is not None else {}
         for ref, sha in self.repositories.refs(path).items():
             files = Revisions(self.repositories.git_dir(path), sha)
-            text = files.read(builtin.dialect("gitlab").entry) if known.get(ref) != sha else None
-            if text is not None and "://" in text:
+            if known.get(ref) != sha:
                 compile_pipeline(builtin.dialect("gitlab"), files, {"CI_PROJECT_PATH": path}, "", self.far)
 
     def _revision(self, path: str, ref: str) -> tuple[str, str] | None:
@@ -153,6 +158,8 @@ class Line:
         draft, because, facts = Run(0, project.path, 0, event, Status.SKIPPED, (), (), created_at=now, finished_at=now), "", ()  # type: Run, str, tuple[Fact, ...]
         if has_file:
             compiled = compile_pipeline(dialect, files, {**predefined, **dict(event.variables)}, "", self.far)
+            if compiled.went_far:
+                self.goes_far.add(project.path)
             notes = tuple(_note(d) for d in compiled.diagnostics)
             if compiled.pipeline is None:
                 because = "the pipeline has mistakes"

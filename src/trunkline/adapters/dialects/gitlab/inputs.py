@@ -21,6 +21,7 @@ else:
     patterns = lazy("trunkline.kit.patterns")
 
 Value = bool | int | float | str | list[Node]
+KEYS = ("default", "type", "options", "regex", "description", "rules")
 TYPES = ("string", "number", "boolean", "array")
 _BLOCK = re.compile(r"\$\[\[\s*(inputs\.[^\]]*?)\s*\]\]")
 _TRUNCATE = re.compile(r"truncate\(\s*(\d+)\s*,\s*(\d+)\s*\)")
@@ -49,7 +50,7 @@ def asked(header: Node, m: Mistakes) -> dict[str, Asked]:
     found = {}
     for name, node in m.mapping(inputs, "spec:inputs").items():
         where = f"spec:inputs:{name}"
-        parts = m.mapping(node, where, ("default", "type", "options", "regex", "description", "rules")) if node.value is not None else {}
+        parts = m.mapping(node, where, KEYS) if node.value is not None else {}
         kind = m.choice(parts["type"], f"{where}:type", TYPES) if "type" in parts else "string"
         options = tuple(o.value for o in parts["options"].value) if "options" in parts and isinstance(parts["options"].value, list) else ()
         regex = m.string(parts["regex"], f"{where}:regex") if "regex" in parts else ""

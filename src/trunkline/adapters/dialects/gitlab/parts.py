@@ -488,9 +488,11 @@ def _release(node: Node, where: str, m: Mistakes) -> None:
 CHECKS = {"hooks": _hooks, "trigger": _trigger, "release": _release}
 
 
+AUTO_CANCEL = {"on_new_commit": ("conservative", "interruptible", "none"), "on_job_failure": ("all", "none")}
+
+
 def auto_cancel(node: Node, m: Mistakes) -> AutoCancel:
     """Read `workflow:auto_cancel`."""
-    known = m.mapping(node, "workflow:auto_cancel", ("on_new_commit", "on_job_failure")) if node.value is not None else {}
-    modes = {"on_new_commit": ("conservative", "interruptible", "none"), "on_job_failure": ("all", "none")}
-    said = {name: m.choice(known[name], f"workflow:auto_cancel:{name}", modes[name]) for name in modes if name in known}
+    known = m.mapping(node, "workflow:auto_cancel", AUTO_CANCEL) if node.value is not None else {}
+    said = {name: m.choice(known[name], f"workflow:auto_cancel:{name}", words) for name, words in AUTO_CANCEL.items() if name in known}
     return AutoCancel(**{name: word for name, word in said.items() if word})
