@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -320,3 +322,36 @@ def test_a_pipeline_takes_files_from_another_project_of_the_server(server: Serve
 
     assert run["status"] == "passed"
     assert "hello from the library" in server.trace(run["jobs"]["shared"]["id"])
+
+
+def test_a_schedule_that_was_due_while_the_server_was_away_is_run_once(server: Server, tmp_path: Path) -> None:
+    server.push(project(tmp_path / "p", "nightly: {rules: [{if: $CI_PIPELINE_SOURCE == 'schedule'}], script: [echo $WORD]}\n"))
+
+    def schedule(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "trunkline", "schedule", *arguments, "--server", server.url, "--project", "team/project"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "next" in schedule("add", "30 2 * * *", "--timezone", "Europe/Berlin", "-e", "WORD=hello").stdout
+    assert "no cron expression" in schedule("add", "99 * * * *").stderr
+    assert "no branch or tag 'nowhere'" in schedule("add", "@daily", "--ref", "nowhere").stderr
+    server.stop()
+    with closing(sqlite3.connect(server.data / "state.sqlite")) as state:
+        state.execute("update schedules set body = json_set(body, '$.next_at', 1.0)")
+        state.commit()
+    server.start()
+
+    for _ in range(200):
+        if len(server.runs()) == 2:
+            break
+        time.sleep(0.1)
+    run = server.until_ended(2)
+    assert run["status"] == "passed"
+    assert "hello" in server.trace(run["jobs"]["nightly"]["id"])
+    (found,) = server.get("/api/v1/projects/team/project/schedules")["schedules"]
+    assert found["last_run"] == 2
+    assert found["next_at"] > time.time()
+    assert "30 2 * * *" in server.request("GET", "/team/project")[1].decode()
+    assert "rests" in schedule("pause", "1").stdout
+    assert schedule("remove", "1").stdout == "removed 1\n"
+    assert "no schedules" in schedule().stdout
+    assert schedule("remove", "1").returncode == 2

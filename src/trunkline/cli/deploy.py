@@ -69,11 +69,13 @@ class Remote:
             self.project = self.project or url.path.strip("/").removesuffix(".git")
             self.token = self.token or url.password or ""
 
-    def ask(self, path: str, body: object = None) -> Any:
+    def ask(self, path: str, body: object = None, method: str = "") -> Any:
         """Ask; raises one of our errors with what the server said."""
         request = urllib.request.Request(  # noqa: S310 - http or https: checked above, or said on the command line
             f"{self.server}/api/v1/projects/{self.project}/{path}"
         )
+        if method:
+            request.method = method
         if body is not None:
             request.data = json.dumps(body).encode()
         request.add_header("Content-Type", "application/json")

@@ -23,6 +23,7 @@ COMMANDS = {
     "approve": ("trunkline.cli.deploy", "approve a rollout that waits for it"),
     "stop": ("trunkline.cli.deploy", "stop an environment"),
     "env": ("trunkline.cli.deploy", "show what serves where"),
+    "schedule": ("trunkline.cli.schedule", "runs that begin by the clock"),
     "monitoring": ("trunkline.cli.monitoring", "write what Prometheus and Grafana need"),
     "admin": ("trunkline.cli.admin", "set the administrator's password, make API tokens"),
     "demo": ("trunkline.cli.demo", "start a server, push a sample project, watch it turn green"),

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from trunkline.kit.record import record
 from trunkline.model.deliveries import Release, Rollout
 from trunkline.model.runs import Fact, Run
+from trunkline.model.schedules import Schedule
 
 T = TypeVar("T")
 
@@ -69,6 +70,16 @@ class Transaction(Protocol):
     def load_run(self, run: int) -> Run | None: ...
     def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:
         """Save what changed between two states of a run, and the facts, together."""
+        ...
+
+    def add_schedule(self, schedule: Schedule) -> Schedule:
+        """Save a new schedule; return it with its id."""
+        ...
+
+    def save_schedule(self, schedule: Schedule) -> None: ...
+    def remove_schedule(self, schedule: int) -> None: ...
+    def schedules(self) -> list[Schedule]:
+        """Return the schedules of all projects, oldest first."""
         ...
 
     def run_rows(self, project: str | None, limit: int, before: int | None = None) -> list[RunRow]: ...

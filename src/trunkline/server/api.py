@@ -17,17 +17,18 @@ from pydantic import BaseModel, Field
 
 from trunkline.delivery.rollout import progress
 from trunkline.kit import trees
-from trunkline.kit.record import replace
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, Rollout, RolloutStatus
 from trunkline.model.errors import ConfigError, Refused
-from trunkline.model.events import Event, EventKind
+from trunkline.model.events import EventKind
 from trunkline.model.runs import JobRun, Run
+from trunkline.model.schedules import Schedule
 from trunkline.pipeline.why import explain
 from trunkline.ports.store import RunRow, User
 from trunkline.server import traces
 from trunkline.server.auth import Doorkeeper
 from trunkline.server.deliveries import Deliverer
 from trunkline.server.line import Line
+from trunkline.server.schedules import Schedules
 
 
 class NotFound(ConfigError):
@@ -85,6 +86,20 @@ class Start(BaseModel):
 
     ref: str = Field("", description="branch or tag; empty: the default branch")
     variables: dict[str, str] = {}
+
+
+class NewSchedule(BaseModel):
+    """A schedule to be made."""
+
+    cron: str = Field(description="minute hour day month weekday, or @daily and its like")
+    ref: str = Field("", description="branch or tag; empty: the default branch")
+    timezone: str = Field("UTC", description="as in the tz database")
+    variables: dict[str, str] = {}
+
+
+def schedule_out(schedule: Schedule) -> dict[str, Any]:
+    """Return a schedule as the API tells it."""
+    return {name: getattr(schedule, name) for name in schedule._fields} | {"variables": dict(schedule.variables)}  # type: ignore[attr-defined]
 
 
 def run_out(run: Run) -> RunOut:
@@ -194,8 +209,8 @@ def row_out(row: RunRow) -> dict[str, Any]:
 class Desk:
     """What the API and the pages look things up with. Its methods block: call them from a thread."""
 
-    def __init__(self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer) -> None:
-        self.line, self.doorkeeper, self.store, self.deliverer = line, doorkeeper, line.store, deliverer
+    def __init__(self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer, schedules: Schedules) -> None:
+        self.line, self.doorkeeper, self.store, self.deliverer, self.schedules = line, doorkeeper, line.store, deliverer, schedules
 
     def run(self, project: str, number: int) -> Run:
         """Return a run; raises NotFound."""
@@ -237,26 +252,9 @@ class Desk:
 
     def start(self, project: str, ref: str, variables: dict[str, str], user: User) -> Run:
         """Start a run by hand."""
-        found = self.store.read(lambda tx: tx.find_project(project))
-        if found is None:
+        if self.store.read(lambda tx: tx.find_project(project)) is None:
             raise NotFound(f"there is no project {project}")
-        name = ref or found.default_branch
-        known = self.line.repositories.refs(project)
-        full = next((r for r in (f"refs/heads/{name}", f"refs/tags/{name}") if r in known), "")
-        if not full:
-            raise ConfigError(
-                f"{project} has no branch or tag {name!r}", f"it has {', '.join(sorted(r.split('/', 2)[2] for r in known)) or 'none'}"
-            )
-        event = self.line.repositories.push_event(project, full, known[full], known[full], user.name)
-        if event is None:
-            raise ConfigError(f"{name!r} of {project} is no commit")
-        event = replace(event, kind=EventKind.MANUAL, changed=None, variables=tuple(variables.items()))
-        assert isinstance(event, Event)
-        run = self.line.accept(found, event)
-        if run is None:
-            raise ConfigError(f"{name!r} of {project} has no .gitlab-ci.yml")
-        self.line.pump()
-        return run
+        return self.line.start(project, ref, EventKind.MANUAL, variables, user.name)
 
 
 def router(desk: Desk) -> APIRouter:
@@ -298,6 +296,27 @@ def router(desk: Desk) -> APIRouter:
     def start(path: str, body: Start, user: User = Depends(caller)) -> RunOut:  # noqa: B008 - how FastAPI asks for it
         """Start a run by hand."""
         return run_out(desk.start(path, body.ref, body.variables, user))
+
+    @api.get("/projects/{path:path}/schedules", tags=["schedules"])
+    def schedules(path: str) -> dict[str, Any]:
+        """Return a project's schedules, with when each is due next."""
+        return {"schedules": [schedule_out(s) for s in desk.schedules.of(path)]}
+
+    @api.post("/projects/{path:path}/schedules", status_code=201, tags=["schedules"])
+    def add_schedule(path: str, body: NewSchedule, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Add a schedule."""
+        return schedule_out(desk.schedules.add(path, body.cron, body.ref, body.timezone, body.variables, user.name))
+
+    @api.delete("/projects/{path:path}/schedules/{number}", tags=["schedules"])
+    def remove_schedule(path: str, number: int) -> dict[str, Any]:
+        """Remove a schedule."""
+        desk.schedules.remove(path, number)
+        return {"removed": number}
+
+    @api.post("/projects/{path:path}/schedules/{number}/{action}", tags=["schedules"])
+    def act_on_schedule(path: str, number: int, action: Literal["pause", "resume"]) -> dict[str, Any]:
+        """Let a schedule rest, or wake it."""
+        return schedule_out(desk.schedules.switch(path, number, action == "resume"))
 
     @api.post("/runs/{run_id}/{action}", tags=["runs"])
     def act_on_run(run_id: int, action: Literal["cancel", "retry"]) -> RunOut:

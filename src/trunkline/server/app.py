@@ -38,6 +38,7 @@ from trunkline.server.metrics import Metrics, scrape_targets
 from trunkline.server.pages import HERE, Pages
 from trunkline.server.repositories import Repositories
 from trunkline.server.rollouts import Walker, World
+from trunkline.server.schedules import Schedules
 from trunkline.wiring import builtin
 from trunkline.wiring.places import find_uv
 from trunkline.wiring.settings import Settings
@@ -78,7 +79,8 @@ class House:
         self.deliverer = Deliverer(self.walker)
         self.line.on_green, self.line.on_gone = self.deliverer.green, self.deliverer.gone
         self.doorkeeper = Doorkeeper(self.store)
-        self.desk = Desk(self.line, self.doorkeeper, self.deliverer)
+        self.schedules = Schedules(self.store, self.line)
+        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules)
 
     def _only_one(self) -> int:
         lock = os.open(f"{self.data}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -230,6 +232,7 @@ async def _tick(house: House) -> None:
         await asyncio.sleep(5)
         try:
             await asyncio.to_thread(house.line.catch_up)
+            await asyncio.to_thread(house.schedules.tick, time.time())
             if time.monotonic() - tidied > 3600:
                 tidied = time.monotonic()
                 await asyncio.to_thread(house.tidy)

@@ -7,7 +7,7 @@ read anew for each of them; the database stays the truth, and a start reads it b
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from trunkline.kit.processes import Cancel
 from trunkline.kit.record import replace
 from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
-from trunkline.model.events import ZERO_SHA, Event
+from trunkline.model.events import ZERO_SHA, Event, EventKind
 from trunkline.model.pipelines import When
 from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Reason, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
@@ -146,6 +146,35 @@ class Line:
         project = self.store.read(lambda tx: tx.find_project(path))
         found = self.repositories.revision(path, ref or project.default_branch) if project is not None else None
         return (self.repositories.git_dir(path), found.sha) if found is not None else None
+
+    def ref(self, path: str, name: str) -> str:
+        """Return the name of a branch or tag of a project, of its default branch for ""; raises ConfigError."""
+        project = self.store.read(lambda tx: tx.find_project(path))
+        if project is None:
+            raise ConfigError(f"there is no project {path}")
+        wanted = name or project.default_branch
+        known = self.repositories.refs(path)
+        if not any(f"refs/{kind}/{wanted}" in known for kind in ("heads", "tags")):
+            raise ConfigError(
+                f"{path} has no branch or tag {wanted!r}", f"it has {', '.join(sorted(r.split('/', 2)[2] for r in known)) or 'none'}"
+            )
+        return wanted
+
+    def start(self, path: str, name: str, kind: EventKind, variables: Mapping[str, str], user: str) -> Run:
+        """Start a run of a branch or tag by hand, by the clock or by API; raises ConfigError where there is nothing to run."""
+        with self.lock:
+            wanted = self.ref(path, name)
+            known = self.repositories.refs(path)
+            full = next(f"refs/{kind}/{wanted}" for kind in ("heads", "tags") if f"refs/{kind}/{wanted}" in known)
+            event = self.repositories.push_event(path, full, known[full], known[full], user)
+            project = self.store.read(lambda tx: tx.find_project(path))
+            if event is None or project is None:
+                raise ConfigError(f"{wanted!r} of {path} is no commit")
+            run = self.accept(project, replace(event, kind=kind, changed=None, variables=tuple(variables.items())))
+            if run is None:
+                raise ConfigError(f"{wanted!r} of {path} has no .gitlab-ci.yml")
+            self.pump()
+            return run
 
     def accept(self, project: Project, event: Event, ref: str = "", sha: str = "") -> Run | None:
         """Plan a run for an event and save it; a pipeline with mistakes becomes a failed run that shows them. None: there is no pipeline file."""

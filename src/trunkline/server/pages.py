@@ -215,7 +215,15 @@ class Pages:
         before = request.query_params.get("before", "")
         rows = self.desk.store.read(lambda tx: tx.run_rows(path, PAGE_SIZE + 1, int(before) if before.isdigit() else None))
         more = rows[PAGE_SIZE - 1].id if len(rows) > PAGE_SIZE else None
-        return self._render(request, "project.html", project=found, rows=rows[:PAGE_SIZE], more=more, url=self.desk.line.url)
+        return self._render(
+            request,
+            "project.html",
+            project=found,
+            rows=rows[:PAGE_SIZE],
+            more=more,
+            url=self.desk.line.url,
+            schedules=self.desk.schedules.of(path),
+        )
 
     def environments(self, request: Request) -> Response:
         """What serves where, what is under way, and what was: rollouts and what jobs deployed, newest first."""

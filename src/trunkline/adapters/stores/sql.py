@@ -40,6 +40,7 @@ from trunkline.model.errors import OutsideError
 from trunkline.model.events import Event
 from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
 from trunkline.model.runs import Decision, Fact, JobRun, Reason, Run, Status
+from trunkline.model.schedules import Schedule
 from trunkline.ports.store import Project, RunRow, Transaction, User
 
 T = TypeVar("T")
@@ -256,6 +257,20 @@ class SqlTransaction:
         query = select(t.rollouts).order_by(t.rollouts.c.id)
         rows = self.c.execute(query if project is None else query.where(t.rollouts.c.project == project)).mappings()
         return [replace(from_plain(Rollout, row["body"]), id=row["id"]) for row in rows]
+
+    def add_schedule(self, schedule: Schedule) -> Schedule:
+        done = self.c.execute(insert(t.schedules).values(project=schedule.project, body=to_plain(schedule)))
+        return replace(schedule, id=cast(tuple[int], done.inserted_primary_key)[0])
+
+    def save_schedule(self, schedule: Schedule) -> None:
+        self.c.execute(update(t.schedules).where(t.schedules.c.id == schedule.id).values(body=to_plain(schedule)))
+
+    def remove_schedule(self, schedule: int) -> None:
+        self.c.execute(delete(t.schedules).where(t.schedules.c.id == schedule))
+
+    def schedules(self) -> list[Schedule]:
+        rows = self.c.execute(select(t.schedules).order_by(t.schedules.c.id)).mappings()
+        return [replace(from_plain(Schedule, row["body"]), id=row["id"]) for row in rows]
 
     def facts(self, run: int) -> list[Fact]:
         rows = self.c.execute(select(t.facts).where(t.facts.c.run_id == run).order_by(t.facts.c.id)).mappings()

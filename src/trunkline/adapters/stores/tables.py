@@ -154,6 +154,13 @@ rollouts = Table(
     Column("status", String(20), nullable=False),
     Column("body", JSON, nullable=False),
 )
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project", String(255), nullable=False, index=True),
+    Column("body", JSON, nullable=False),
+)
 facts = Table(
     "facts",
     metadata,

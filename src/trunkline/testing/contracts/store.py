@@ -6,6 +6,7 @@ from trunkline.kit.record import replace
 from trunkline.model.deliveries import EnvironmentSpec, Explanation, Phase, PhaseKind, Release, Rollout, RolloutStatus
 from trunkline.model.errors import TrunklineError
 from trunkline.model.runs import Fact, Status
+from trunkline.model.schedules import Schedule
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.testing.builders import a_job, a_run
 
@@ -98,3 +99,12 @@ class StoreContract:
         assert other.number == 1
         assert store.read(lambda tx: tx.rollouts("g/p")) == [ended]
         assert store.read(lambda tx: tx.rollouts()) == [ended]
+
+    def test_schedules_come_back_as_they_were_until_they_are_removed(self, store: Store) -> None:
+        first = store.write(lambda tx: tx.add_schedule(Schedule(0, "g/p", "30 2 * * *", "main", variables=(("A", "1"),), next_at=5.0)))
+        second = store.write(lambda tx: tx.add_schedule(Schedule(0, "g/q", "@daily", "main")))
+        store.write(lambda tx: tx.save_schedule(replace(first, is_active=False, last_run=7)))
+
+        assert store.read(lambda tx: tx.schedules()) == [replace(first, is_active=False, last_run=7), second]
+        store.write(lambda tx: tx.remove_schedule(first.id))
+        assert store.read(lambda tx: tx.schedules()) == [second]
