@@ -105,6 +105,7 @@ class Walker:
         self.lock = threading.RLock()
         self.environments: dict[tuple[str, str], Environment] = {}
         self.builds: dict[str, str | None] = {}  # folder of a release -> what went wrong, None while it is built
+        self.refused: dict[str, str] = {}  # folder of a release -> why it can't be started just now
         self.askers = ThreadPoolExecutor(8, "measure")
         self.unsaved: dict[int, Rollout] = {}
         self.ballast = Ballast(f"{data}/ballast")
@@ -259,7 +260,8 @@ class Walker:
 
     def _look(self, known: Environment, rollout: Rollout, now: float) -> Seen:
         number, spec = rollout.release.number, rollout.spec
-        failed = self.builds.get(self._release_folder(known, rollout.release))
+        top = self._release_folder(known, rollout.release)
+        failed = self.builds.get(top) or self.refused.get(top)
         instances = known.instances.get(number, ())
         broken = failed or next((f"instance {i.number}: {i.problem}" for i in instances if i.problem), "")
         known.verdict, hold = known.measured.verdict(rollout, now)
@@ -310,15 +312,17 @@ class Walker:
         known.is_empty = False
         shares: dict[int, tuple[int, Sequence[str]]] = {}
         for want in wanted:
-            spec = self._spec(known, want)
+            spec = self._spec(known, want.release)
             target = self.world.targets[spec.target]
             if not self._prepared(known, want.release, spec):
                 continue
             count = spec.instances if want.instances is None else want.instances
+            top = self._release_folder(known, want.release)
             try:
                 target.ensure(known.folder, spec, want.release, count)
+                self.refused.pop(top, None)
             except OSError as problem:  # a full disk, most likely: what serves goes on, what is new can't come
-                self.builds[self._release_folder(known, want.release)] = f"it could not be started: {problem.strerror or problem}"
+                self.refused[top] = f"it could not be started: {problem.strerror or problem}"
             there = target.observe(known.folder, spec, want.release)
             known.instances[want.release.number] = [i for i in there if i.number < count]
             ready = [i.address for i in there if i.ready and i.number < count] or [i.address for i in there if i.number < count]
@@ -335,9 +339,14 @@ class Walker:
             _point(f"{known.folder}/current", f"releases/{serving}")
         self._retire(known, wanted, now)
 
-    def _spec(self, known: Environment, want: Wanted) -> EnvironmentSpec:
+    def _spec(self, known: Environment, release: Release) -> EnvironmentSpec:
         """Return the spec with which a release was last rolled out here."""
-        return next(r.spec for r in reversed(known.history) if r.release.number == want.release.number)
+        return next(r.spec for r in reversed(known.history) if r.release.number == release.number)
+
+    def _observed(self, known: Environment, release: Release) -> Sequence[Instance]:
+        """Return all instances of a release that there are, wanted or not."""
+        spec = self._spec(known, release)
+        return self.world.targets[spec.target].observe(known.folder, spec, release)
 
     def _empty(self, known: Environment) -> None:
         """Stop everything; where nobody comes back, the files go too."""
@@ -367,15 +376,13 @@ class Walker:
         for number in running:
             if number not in keep:
                 surplus.append((number, 0))
-            elif keep[number] is not None and any(
-                i.number >= (keep[number] or 0) for i in target.observe(known.folder, spec, by_number[number])
-            ):
+            elif keep[number] is not None and any(i.number >= (keep[number] or 0) for i in self._observed(known, by_number[number])):
                 surplus.append((number, keep[number] or 0))
         known.unwanted_since = {key: known.unwanted_since.get(key, now) for key in surplus}
         if surplus:
             busy = self.world.routers[spec.router].in_progress(known.folder)
             for (number, above), since in known.unwanted_since.items():
-                addresses = [i.address for i in target.observe(known.folder, spec, by_number[number]) if i.number >= above]
+                addresses = [i.address for i in self._observed(known, by_number[number]) if i.number >= above]
                 if now - since >= spec.drain or (now - since >= 1.0 and not any(busy.get(a) for a in addresses)):
                     target.remove(known.folder, by_number[number], above)
                     if not above:

@@ -128,12 +128,12 @@ class HaproxyRouter:
                 self._save(folder, slots)
         told = self.members_told.get(folder) if supervisor.is_alive(f"{folder}/router") else None
         if told != slots["members"]:
-            self._tell(folder, f"clear acl {folder}/router/members")
+            self._order(folder, f"clear acl {folder}/router/members")
         self._apply(folder, "app", {name: (s["address"], s["weight"]) for name, s in servers.items()})
         self._apply(folder, "cohort", {name: (s["address"], s["chosen"]) for name, s in servers.items()})
         if told != slots["members"]:
             if slots["members"]:
-                self._tell(folder, f"add acl {folder}/router/members {slots['members']}")
+                self._order(folder, f"add acl {folder}/router/members {slots['members']}")
             self.members_told[folder] = slots["members"]
 
     def _free_slot(self, folder: str, servers: dict[str, dict[str, Any]]) -> tuple[str, dict[str, list[int]]]:
@@ -223,6 +223,12 @@ class HaproxyRouter:
         jsonfile.write(f"{folder}/router/{KEPT}", slots)
 
     # what it says
+
+    def _order(self, folder: str, command: str) -> None:
+        """Give a command that is answered by silence."""
+        told = self._tell(folder, command).strip()
+        if told:
+            raise OutsideError(f"haproxy refused {command!r}: {told}")
 
     def _tell(self, folder: str, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as s:
