@@ -55,7 +55,7 @@ class Measurements:
         self.unsaved: list[Tick] = []
         self.replayed: dict[str, Replayed] = {}
         self.replaying: threading.Thread | None = None
-        self.weak_at, self.weak_said = 0.0, None  # type: float, Verdict | None
+        self.weak_seen, self.weak_said = (0, 0.0), None  # type: tuple[int, float], Verdict | None
         self._load_calm()
 
     # looking
@@ -192,8 +192,9 @@ class Measurements:
         promoted = serving.finished_at or now
         if serving.previous is None or now - promoted > max(serving.spec.bake, 60.0):
             return None
-        if self.calm and self.calm[-1].at != self.weak_at:
-            self.weak_at = self.calm[-1].at
+        seen = serving.id, self.calm[-1].at if self.calm else 0.0
+        if seen != self.weak_seen:
+            self.weak_seen = seen
             self.weak_said = since_promotion(self.calm, serving.created_at, promoted)
         return self.weak_said
 

@@ -125,3 +125,17 @@ def test_the_calm_days_are_found_again_after_a_restart(measured: Measurements, t
 def test_a_percentile_is_a_straight_line_between_bounds(share: float, seconds: float) -> None:
     assert percentile(times(90, 10), share) == pytest.approx(seconds, rel=0.01)
     assert percentile((0,) * (len(BOUNDS) + 1), share) is None
+
+
+def test_what_is_said_since_a_promotion_belongs_to_the_release_that_serves(measured: Measurements) -> None:
+    for second in range(1, 200):  # two minutes of health, then one request in five is bad
+        bad = max(0, second - 120) * 20
+        measured.look(None, {1: Counters(100 * second, bad)}, {1: 100}, {}, 1000.0 + second)
+    serving = replace(ROLLOUT, created_at=1119.0, finished_at=1120.0)
+
+    said = measured.weak(serving, 1199.0)
+    assert said is not None
+    assert said.outcome is Outcome.INCONCLUSIVE
+    assert measured.weak(replace(serving, id=8, created_at=1199.0, finished_at=1199.0), 1199.5) is None, "nothing is known of this one yet"
+    assert measured.weak(replace(serving, previous=None), 1199.0) is None
+    assert measured.weak(serving, 1120.0 + 901) is None, "it has baked"
