@@ -66,7 +66,7 @@ class CiLog extends HTMLElement {
   }
 
   build() {
-    this.replaceChildren();
+    const plain = [...this.childNodes]; // what stood here without JavaScript stays until the first lines are drawn
     const bar = document.createElement("div");
     bar.className = "logbar";
     bar.innerHTML = '<input type="search" placeholder="Search the log" aria-label="Search the log"><button class="quiet next" hidden>Next</button><span class="found" role="status"></span><button class="quiet error" hidden>First error</button><button class="quiet end">To the end</button>';
@@ -83,6 +83,7 @@ class CiLog extends HTMLElement {
     this.view.setAttribute("aria-label", "Log");
     this.space = document.createElement("div");
     this.space.className = "space";
+    this.space.append(...plain);
     this.view.append(this.space);
     this.view.addEventListener("scroll", () => {
       this.follow = this.view.scrollTop + this.view.clientHeight > this.view.scrollHeight - 2 * ROW;
