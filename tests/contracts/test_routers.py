@@ -5,8 +5,8 @@ import pytest
 from trunkline.adapters.traffic_routers.envoy import EnvoyRouter
 from trunkline.adapters.traffic_routers.haproxy import HaproxyRouter
 from trunkline.adapters.traffic_routers.traefik import TraefikRouter
-from trunkline.model.errors import OutsideError
-from trunkline.testing.contracts.router import RouterContract
+from trunkline.ports.delivery import TrafficRouter
+from trunkline.testing.contracts.router import RouterContract, found
 
 
 @pytest.mark.real
@@ -14,13 +14,8 @@ class TestHaproxy(RouterContract):
     """By its runtime API."""
 
     @pytest.fixture
-    def router(self) -> HaproxyRouter:
-        made = HaproxyRouter()
-        try:
-            made.find()
-        except OutsideError as missing:
-            pytest.skip(f"{missing.message}: {missing.hint}")
-        return made
+    def router(self) -> TrafficRouter:
+        return found(HaproxyRouter())
 
 
 @pytest.mark.real
@@ -28,13 +23,8 @@ class TestEnvoy(RouterContract):
     """By its runtime."""
 
     @pytest.fixture
-    def router(self) -> EnvoyRouter:
-        made = EnvoyRouter()
-        try:
-            made.find()
-        except OutsideError as missing:
-            pytest.skip(f"{missing.message}: {missing.hint}")
-        return made
+    def router(self) -> TrafficRouter:
+        return found(EnvoyRouter())
 
 
 @pytest.mark.real
@@ -44,10 +34,5 @@ class TestTraefik(RouterContract):
     wrong_at_start = "404"
 
     @pytest.fixture
-    def router(self) -> TraefikRouter:
-        made = TraefikRouter()
-        try:
-            made.find()
-        except OutsideError as missing:
-            pytest.skip(f"{missing.message}: {missing.hint}")
-        return made
+    def router(self) -> TrafficRouter:
+        return found(TraefikRouter())

@@ -17,8 +17,8 @@ import pytest
 from trunkline.adapters.traffic_routers.traefik import TraefikRouter
 from trunkline.kit import supervisor
 from trunkline.model.deliveries import Tls
-from trunkline.model.errors import OutsideError
-from trunkline.testing.contracts.router import backend
+from trunkline.ports.delivery import TrafficRouter
+from trunkline.testing.contracts.router import backend, found
 
 DOMAIN = "shop.example.com"
 NEEDED = ("pebble", "pebble-challtestsrv", "openssl")
@@ -98,14 +98,9 @@ class Authority:
 
 
 @pytest.fixture
-def router() -> TraefikRouter:
+def router() -> TrafficRouter:
     """Traefik, where there is one."""
-    made = TraefikRouter()
-    try:
-        made.find()
-    except OutsideError as missing:
-        pytest.skip(f"{missing.message}: {missing.hint}")
-    return made
+    return found(TraefikRouter())
 
 
 @pytest.fixture
@@ -117,7 +112,7 @@ def cleaned(tmp_path: Path) -> Iterator[ExitStack]:
 
 
 def test_a_certificate_comes_by_itself_and_people_come_in_by_https(
-    router: TraefikRouter, tmp_path: Path, cleaned: ExitStack, monkeypatch: pytest.MonkeyPatch
+    router: TrafficRouter, tmp_path: Path, cleaned: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = _free()
     authority = Authority(tmp_path, port)

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import os
 import time
 from typing import Any
 
-from trunkline.cli.deploy import Remote
+from trunkline.cli.remote import Remote, add_server_options
 from trunkline.model.errors import ConfigError
 
 
@@ -29,13 +28,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--ref", default="", help="branch or tag (default: the default branch)")
     p.add_argument("--timezone", default="UTC", help="in whose time (default: UTC)")
     p.add_argument("--variable", "-e", action="append", default=[], metavar="NAME=VALUE", help="a CI/CD variable of its runs")
-    p.add_argument(
-        "--server", default=os.environ.get("TRUNKLINE_SERVER", ""), metavar="URL", help="the server (default: where the remote leads)"
-    )
-    p.add_argument("--project", default="", metavar="GROUP/NAME", help="the project (default: where the remote leads)")
-    p.add_argument("--remote", default="origin", help="the git remote that is the server (default: origin)")
-    p.add_argument("--token", default=os.environ.get("TRUNKLINE_TOKEN", ""), help="API token (default: TRUNKLINE_TOKEN)")
-    p.add_argument("--json", action="store_true", help="print what the server answers")
+    add_server_options(p)
     return p
 
 

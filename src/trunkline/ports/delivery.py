@@ -83,7 +83,7 @@ class DeployTarget(Protocol):
         ...
 
 
-class MetricSource(Protocol):
+class MetricProvider(Protocol):
     """Where numbers come from, other than the router."""
 
     def grown(self, folder: str, metric: Metric, releases: Mapping[int, Sequence[str]], now: float) -> Mapping[int, tuple[int, int]]:

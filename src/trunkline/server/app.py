@@ -74,7 +74,7 @@ class House:
             settings.job_timeout,
             settings.include_hosts.replace(",", " ").split(),
         )
-        world = World(builtin.deploy_targets(self.data), builtin.traffic_routers(), builtin.metric_sources(), builder(self.shop))
+        world = World(builtin.deploy_targets(self.data), builtin.traffic_routers(), builtin.metric_providers(), builder(self.shop))
         self.walker = Walker(self.store, self.repositories, self.hub, self.data, world)
         self.deliverer = Deliverer(self.walker)
         self.line.on_green, self.line.on_gone = self.deliverer.green, self.deliverer.gone

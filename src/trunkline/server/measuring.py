@@ -20,7 +20,7 @@ from trunkline.delivery.judges.weak import since_promotion
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import ERRORS, EnvironmentSpec, Metric, Outcome, Phase, PhaseKind, Rollout, Tick, Verdict, slower_than
 from trunkline.model.errors import TrunklineError
-from trunkline.ports.delivery import BOUNDS, Counters, MetricSource
+from trunkline.ports.delivery import BOUNDS, Counters, MetricProvider
 
 log = structlog.get_logger()
 EVERY = 1.0  # seconds between two looks at the router
@@ -38,7 +38,7 @@ Latency = tuple[float, float | None, float | None]  # time; 95th percentile of t
 class Measurements:
     """Measures one environment. Not for several threads, except for what it asks of slow sources, beside the ticks."""
 
-    def __init__(self, folder: str, sources: Mapping[str, MetricSource], askers: ThreadPoolExecutor) -> None:
+    def __init__(self, folder: str, sources: Mapping[str, MetricProvider], askers: ThreadPoolExecutor) -> None:
         self.folder, self.sources, self.askers = folder, sources, askers
         self.counters: dict[int, Counters] = {}
         self.at = 0.0

@@ -23,7 +23,7 @@ from trunkline.kit.ids import digest
 from trunkline.kit.record import field, mutable, record, replace
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, PhaseKind, Release, Rollout, RolloutStatus, Verdict
 from trunkline.model.errors import OutsideError, TrunklineError
-from trunkline.ports.delivery import Cohort, Counters, DeployTarget, Instance, MetricSource, TrafficRouter
+from trunkline.ports.delivery import Cohort, Counters, DeployTarget, Instance, MetricProvider, TrafficRouter
 from trunkline.ports.store import Store
 from trunkline.server.hub import Hub
 from trunkline.server.measuring import EVERY, Measurements
@@ -45,7 +45,7 @@ class World:
 
     targets: Mapping[str, DeployTarget]
     routers: Mapping[str, TrafficRouter]
-    sources: Mapping[str, MetricSource]
+    sources: Mapping[str, MetricProvider]
     build: Build
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Any, cast
 
 from trunkline.model.errors import UnknownName
-from trunkline.ports.delivery import DeployTarget, MetricSource, TrafficRouter
+from trunkline.ports.delivery import DeployTarget, MetricProvider, TrafficRouter
 from trunkline.ports.dialect import Dialect
 from trunkline.ports.files import FarFiles
 
@@ -36,10 +36,10 @@ def traffic_routers() -> dict[str, TrafficRouter]:
     return {"haproxy": HaproxyRouter(), "envoy": EnvoyRouter(), "traefik": TraefikRouter()}
 
 
-def metric_sources() -> dict[str, MetricSource]:
+def metric_providers() -> dict[str, MetricProvider]:
     """Return where numbers come from, other than the routers."""
-    from trunkline.adapters.metric_sources.app import AppMetrics
-    from trunkline.adapters.metric_sources.prometheus import PrometheusMetrics
+    from trunkline.adapters.metric_providers.app import AppMetrics
+    from trunkline.adapters.metric_providers.prometheus import PrometheusMetrics
 
     return {"app": AppMetrics(), "prometheus": PrometheusMetrics()}
 

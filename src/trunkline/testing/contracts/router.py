@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.kit import supervisor
+from trunkline.model.errors import OutsideError
 from trunkline.ports.delivery import BOUNDS, Cohort, TrafficRouter
 
 
@@ -48,6 +49,15 @@ def backend(name: int) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def found(router: TrafficRouter) -> TrafficRouter:
+    """Return a router whose program is on this machine; else skip the test, and say how to get it."""
+    try:
+        router.find()
+    except OutsideError as missing:
+        pytest.skip(f"{missing.message}: {missing.hint}")
+    return router
 
 
 class RouterContract:

@@ -58,7 +58,7 @@ def _condition(text: str, how: str, value: str) -> Callable[[str], bool]:
 
 
 class AppMetrics:
-    """Implements ports.delivery.MetricSource."""
+    """Implements ports.delivery.MetricProvider."""
 
     def __init__(self) -> None:
         self.askers = ThreadPoolExecutor(8, "metrics")

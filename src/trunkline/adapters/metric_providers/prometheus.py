@@ -22,7 +22,7 @@ TIMEOUT = 5.0
 
 
 class PrometheusMetrics:
-    """Implements ports.delivery.MetricSource."""
+    """Implements ports.delivery.MetricProvider."""
 
     def __init__(self) -> None:
         self.until: dict[tuple[str, str], float] = {}

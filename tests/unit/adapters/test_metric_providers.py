@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from trunkline.adapters.metric_sources.app import AppMetrics, read, selector
+from trunkline.adapters.metric_providers.app import AppMetrics, read, selector
 from trunkline.model.deliveries import Metric
 from trunkline.model.errors import ConfigError, OutsideError
 

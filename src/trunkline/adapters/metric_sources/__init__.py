@@ -1,1 +1,0 @@
-"""Where numbers come from, other than the router: implementations of ports.delivery.MetricSource, one file each."""
