@@ -50,7 +50,11 @@ def expression(case: Case, root: Path) -> str:
         return "" if wanted.get("error") else f"refused: {mistake}"
     if wanted.get("error"):
         return f"accepted, should be refused: {wanted['error']}"
-    return "" if judged.holds == wanted["truthful"] else f"holds: {judged.holds}, should be {wanted['truthful']}"
+    if judged.holds != wanted["truthful"]:
+        return f"holds: {judged.holds}, should be {wanted['truthful']}"
+    if "value" in wanted and (type(judged.value), judged.value) != (type(wanted["value"]), wanted["value"]):
+        return f"is {judged.value!r}, should be {wanted['value']!r}"
+    return ""
 
 
 def expansion(case: Case, root: Path) -> str:
@@ -138,6 +142,7 @@ def _pipeline_differences(pipeline: Pipeline, wanted: dict[str, Any]) -> list[st
     found = []
     if list(pipeline.stages) != wanted["stages"]:
         found.append(f"stages {list(pipeline.stages)}, should be {wanted['stages']}")
+    found += _variable_differences("variables", {v.name: v.value for v in pipeline.variables}, wanted.get("root_variables", {}))
     jobs = {j.name: j for j in pipeline.jobs}
     names = [j["name"] for j in wanted["jobs"]]
     if sorted(jobs) != sorted(names):
@@ -164,8 +169,10 @@ def _job_differences(job: Job, row: dict[str, Any]) -> list[str]:
     if "needs" in row:
         mine = sorted((n.job, n.artifacts, n.optional) for n in job.needs or ())
         pairs.append(("needs", mine, sorted((n["name"], n.get("artifacts", True), n.get("optional", False)) for n in row["needs"])))
-    if "artifacts" in row and job.artifacts is not None:
-        pairs.append(("artifacts", list(job.artifacts.paths), row["artifacts"].get("paths", [])))
+    if "artifacts" in row:
+        pairs.append(("artifacts", list(job.artifacts.paths) if job.artifacts else None, row["artifacts"].get("paths", [])))
+    if "instance" in row:
+        pairs.append(("instance", (job.node_index, job.node_total), (row["instance"], row["parallel"]["total"])))
     if "cache" in row:
         mine_keys = [(list(c.paths), c.policy, c.when.value) for c in job.caches]
         pairs.append(("cache", mine_keys, [(c.get("paths", []), c["policy"], c["when"]) for c in row["cache"]]))
@@ -198,10 +205,17 @@ def _plan_differences(planned: Planned | None, wanted: dict[str, Any]) -> list[s
         if "needs" in row and sorted(job.needs or ()) != sorted(row["needs"]):
             found.append(f"{name}: needs {job.needs}, should be {row['needs']}")
         values = {v.name: v.value for v in job.job.variables}
-        for variable, value in {**row.get("rule_variables", {})}.items():
-            if values.get(variable) != str(value):
-                found.append(f"{name}: {variable}={values.get(variable)}, should be {value}")
+        found += _variable_differences(name, values, row.get("rule_variables", {}))
+        told = {(v.name, v.value) for v in job.job.variables}  # a job's own value may come after that of the workflow
+        found += [
+            f"{name}: the workflow's {n}={v} is missing" for n, v in wanted.get("workflow_variables", {}).items() if (n, str(v)) not in told
+        ]
     return found
+
+
+def _variable_differences(where: str, values: dict[str, str], wanted: dict[str, Any]) -> list[str]:
+    told = {name: value.get("value", "") if isinstance(value, dict) else value for name, value in wanted.items()}
+    return [f"{where}: {n}={values.get(n)}, should be {v}" for n, v in told.items() if values.get(n) != ("" if v is None else str(v))]
 
 
 def run(case: Case, root: Path) -> str:

@@ -53,6 +53,9 @@ def test_going_back_to_a_warm_release_takes_no_start(site: Site) -> None:
 
     assert (back["status"], back["release"]) == ("promoted", 1)
     assert [p["kind"] for p in back["phases"]] == ["promote"]
+    assert back["explanation"]["action"] == "it was still warm"
+    assert 0 < back["explanation"]["took"] < 5
+    assert "It was still warm; it took" in site.server.request("GET", "/team/project/environments")[1].decode()
     time.sleep(0.3)
     before = site.answers["200 2"]
     time.sleep(0.7)
@@ -148,7 +151,9 @@ def test_people_pause_approve_and_abort(site: Site) -> None:
 
     site.version("Three")
     rollout = site.ask("deploy")
-    assert site.ask("abort")["status"] == "aborted"
+    aborted = site.ask("abort")
+    assert aborted["status"] == "aborted"
+    assert aborted["explanation"]["took"] > 0, "what somebody asks for is timed too"
     assert site.environment()["weights"]["2"] == 100
     status, told, _ = site.server.request("POST", "/api/v1/projects/team/project/environments/production/promote", {})
     assert status == 400

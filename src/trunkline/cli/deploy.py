@@ -86,6 +86,8 @@ def _explain(rollout: dict[str, Any], paint: show.Paint) -> None:
         print(paint(f"paused: {rollout['held']}", "33;1") + "\n  trunkline promote, resume or abort decides")
     elif rollout["status"] == "promoted":
         print(paint(told["what"], "32;1") + f" on port {rollout['port']}" + (f"\n  {told['evidence']}" if told["evidence"] else ""))
+        if told["action"]:
+            print(f"  {told['action']}; it took {duration(told['took'])}")
     elif told:
         print(paint(told["what"], "31;1"))
         print(f"  {told['action']}, after {duration(told['took'])}; {told['hurt']} requests were hurt")

@@ -104,8 +104,16 @@ def _through(rollout: Rollout, seen: Seen, now: float) -> Rollout:
                 explanation=Explanation(
                     f"release {rollout.release.number} has all traffic" + (f": {rollout.reason}" if rollout.reason else ""),
                     seen.verdict.sentence if seen.verdict else "",
+                    action=_way_back(rollout),
                 ),
             )
+
+
+def _way_back(rollout: Rollout) -> str:
+    """Return how a release came back that had served before: it was still up, or it had to be started; '' for a way forward."""
+    if rollout.previous is None or rollout.previous.number <= rollout.release.number:
+        return ""
+    return "it was still warm" if len(rollout.phases) == 1 else "it was started anew"
 
 
 def _judged(rollout: Rollout, seen: Seen, now: float) -> Rollout:

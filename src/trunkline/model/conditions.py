@@ -50,10 +50,11 @@ class Condition:
 
 @record
 class Judged:
-    """The outcome of a condition and the variables it looked at, with None for an undefined one."""
+    """The outcome of a condition, the variables it looked at, with None for an undefined one, and the value that it came to."""
 
     holds: bool
     seen: tuple[tuple[str, str | None], ...] = ()
+    value: str | bool | None = None
 
 
 class _Parser:
@@ -187,7 +188,7 @@ def judge(condition: Condition, variables: Mapping[str, str]) -> Judged:
                 return not _finds(left, right)
 
     result = value(condition)
-    return Judged(bool(result.strip()) if isinstance(result, str) else bool(result), tuple(seen.items()))
+    return Judged(bool(result.strip()) if isinstance(result, str) else bool(result), tuple(seen.items()), result)
 
 
 def _finds(left: str | bool | None, right: str | bool | None) -> bool:

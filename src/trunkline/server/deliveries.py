@@ -150,8 +150,7 @@ class Deliverer:
                 after = advance(rollout, seen, time.time())
             else:
                 raise ConfigError(f"can't {what} a rollout", f"one of {', '.join(WISHES)}, approve")
-            self.walker.save(known, rollout, after)
-            self.walker.act(known, time.time())
+            self.walker.turn(known, rollout, after)
             return next(r for r in known.history if r.id == rollout.id)
 
     def stop(self, project: str, environment: str, by: str = "") -> Rollout:

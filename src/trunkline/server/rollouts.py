@@ -250,13 +250,22 @@ class Walker:
         seen = self._look(known, rollout, now)
         after = advance(rollout, seen, time.time())
         if after is not rollout:
-            turned = time.monotonic()
-            self.save(known, rollout, after)
-            self.act(known, time.time())
-            if after.explanation is not None and after.status is not RolloutStatus.PROMOTED:
-                told = replace(after.explanation, took=time.monotonic() - turned, commits=self._commits(after) or after.explanation.commits)
-                self.save(known, after, replace(after, explanation=told))
+            self.turn(known, rollout, after)
         return True
+
+    def turn(self, known: Environment, before: Rollout, after: Rollout) -> None:
+        """Save what was decided, act on it, and note how long that took: from the decision where traffic went back, else from the beginning."""
+        decided = time.monotonic()
+        self.save(known, before, after)
+        self.act(known, time.time())
+        told = after.explanation
+        if told is None or after.status is before.status:
+            return
+        if after.status is RolloutStatus.PROMOTED:
+            told = replace(told, took=time.time() - after.created_at)
+        else:
+            told = replace(told, took=time.monotonic() - decided, commits=self._commits(after) or told.commits)
+        self.save(known, after, replace(after, explanation=told))
 
     def _look(self, known: Environment, rollout: Rollout, now: float) -> Seen:
         number, spec = rollout.release.number, rollout.spec

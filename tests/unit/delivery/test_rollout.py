@@ -102,6 +102,13 @@ def test_a_rollback_to_a_warm_release_is_one_phase() -> None:
 
     assert back.status is RolloutStatus.PROMOTED
     assert weights([served(), forward, back], 7.0) == {1: 100, 2: 0}
+    assert back.explanation is not None
+    assert back.explanation.action == "it was still warm"
+    cold = advance(
+        replace(back, status=RolloutStatus.RUNNING, at=0, phases=(Phase(PhaseKind.SCALE), Phase(PhaseKind.PROMOTE))), Seen(ready=True), 8.0
+    )
+    assert cold.explanation is not None
+    assert cold.explanation.action == "it was started anew"
 
 
 def instances(history: list[Rollout], now: float = 1.0) -> dict[int, int | None]:
