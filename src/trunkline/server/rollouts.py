@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
@@ -17,14 +17,14 @@ import structlog
 
 from trunkline.delivery.rollout import Seen, Wanted, advance, desired, expires, ill
 from trunkline.delivery.strategies import back, phases
-from trunkline.kit import jsonfile, processes, trees
+from trunkline.kit import jsonfile, processes
 from trunkline.kit.ballast import Ballast
-from trunkline.kit.ids import digest
 from trunkline.kit.record import field, mutable, record, replace
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, PhaseKind, Release, Rollout, RolloutStatus, Verdict
 from trunkline.model.errors import OutsideError, TrunklineError
 from trunkline.ports.delivery import Cohort, Counters, DeployTarget, Instance, MetricProvider, TrafficRouter
 from trunkline.ports.store import Store
+from trunkline.server.builds import Build, Releases
 from trunkline.server.hub import Hub
 from trunkline.server.measuring import EVERY, Measurements
 from trunkline.server.repositories import Repositories
@@ -35,8 +35,6 @@ SHOWN = 100  # rollouts whose measurements are kept
 MOST = 500  # rollouts of an environment that are kept in memory; all are in the store
 ILL_FOR = 2.0  # seconds that all instances must have failed before traffic returns by itself
 HOOKS_WITHIN = 600.0  # seconds after its end in which a rollout's last hook is still run, should the server have been away
-
-Build = Callable[[str, tuple[str, ...], str], str]
 
 
 @record
@@ -104,7 +102,7 @@ class Walker:
         self.store, self.repositories, self.hub, self.root, self.world = store, repositories, hub, f"{data}/delivery", world
         self.lock = threading.RLock()
         self.environments: dict[tuple[str, str], Environment] = {}
-        self.builds: dict[str, str | None] = {}  # folder of a release -> what went wrong, None while it is built
+        self.releases = Releases(store, repositories, world.build)
         self.refused: dict[str, str] = {}  # folder of a release -> why it can't be started just now
         self.askers = ThreadPoolExecutor(8, "measure")
         self.unsaved: dict[int, Rollout] = {}
@@ -269,8 +267,8 @@ class Walker:
 
     def _look(self, known: Environment, rollout: Rollout, now: float) -> Seen:
         number, spec = rollout.release.number, rollout.spec
-        top = self._release_folder(known, rollout.release)
-        failed = self.builds.get(top) or self.refused.get(top)
+        top = self.releases.folder(known.folder, rollout.release)
+        failed = self.releases.problem(top) or self.refused.get(top)
         instances = known.instances.get(number, ())
         broken = failed or next((f"instance {i.number}: {i.problem}" for i in instances if i.problem), "")
         known.verdict, hold = known.measured.verdict(rollout, now)
@@ -323,10 +321,10 @@ class Walker:
         for want in wanted:
             spec = self._spec(known, want.release)
             target = self.world.targets[spec.target]
-            if not self._prepared(known, want.release, spec):
+            if not self.releases.is_ready(known.folder, want.release, spec):
                 continue
             count = spec.instances if want.instances is None else want.instances
-            top = self._release_folder(known, want.release)
+            top = self.releases.folder(known.folder, want.release)
             try:
                 target.ensure(known.folder, spec, want.release, count)
                 self.refused.pop(top, None)
@@ -447,9 +445,9 @@ class Walker:
         done = jsonfile.read(path)
         if done is not None:
             return str(done["problem"])
-        if path in known.hooks or not os.path.isdir(self._release_folder(known, rollout.release)):
+        if path in known.hooks or not os.path.isdir(self.releases.folder(known.folder, rollout.release)):
             return None
-        if not self._prepared(known, rollout.release, rollout.spec):
+        if not self.releases.is_ready(known.folder, rollout.release, rollout.spec):
             return None
         known.hooks.add(path)
         spec = rollout.spec
@@ -475,50 +473,9 @@ class Walker:
 
     # releases
 
-    def _release_folder(self, known: Environment, release: Release) -> str:
-        return f"{known.folder}/releases/{release.number}"
-
-    def _prepared(self, known: Environment, release: Release, spec: EnvironmentSpec) -> bool:
-        """Say whether a release's files and environment are complete; if not, build them beside the ticks."""
-        folder = self._release_folder(known, release)
-        if os.path.exists(f"{folder}/manifest.json"):
-            return True
-        if folder not in self.builds:
-            self.builds[folder] = None
-            threading.Thread(target=self._build, args=(folder, release, spec), name=f"build-{release.number}", daemon=True).start()
-        return False
-
-    def _build(self, folder: str, release: Release, spec: EnvironmentSpec) -> None:
-        try:
-            trees.remove(folder)
-            os.makedirs(f"{folder}/app")
-            env = {
-                **os.environ,
-                "GIT_DIR": self.repositories.git_dir(release.project),
-                "GIT_WORK_TREE": f"{folder}/app",
-                "GIT_INDEX_FILE": f"{folder}/index",
-            }
-            code, _ = processes.output(["git", "read-tree", "--reset", "-u", release.sha], env=env)
-            if code:
-                raise OutsideError(f"git can't check out {release.sha[:8]}", "is the disk full?")
-            trees.remove(f"{folder}/index")
-            key = self.world.build(folder, spec.install, f"{folder}/install.log")
-            made = digest(release.sha, key, spec.command)
-            manifest = {"project": release.project, "release": release.number, "sha": release.sha, "run": release.run, "author": release.author,
-                        "install": list(spec.install), "command": spec.command, "environment": key, "built_at": time.time(), "digest": made}  # fmt: skip
-            jsonfile.write(f"{folder}/manifest.json", manifest, indent=1)
-            if release.digest != made:
-                self.store.write(lambda tx: tx.save_release(replace(release, digest=made)))
-            self.builds.pop(folder, None)
-        except (TrunklineError, OSError) as problem:
-            log.warning("a release could not be built", release=release.number, problem=str(problem))
-            self.builds[folder] = f"it could not be built: {problem}" + (
-                f" ({problem.hint})" if isinstance(problem, TrunklineError) and problem.hint else ""
-            )
-
     def _with_digest(self, known: Environment, rollout: Rollout) -> Rollout:
         """Note in a rollout which digest its release has, once that is built."""
-        manifest = None if rollout.release.digest else jsonfile.read(f"{self._release_folder(known, rollout.release)}/manifest.json")
+        manifest = None if rollout.release.digest else jsonfile.read(f"{self.releases.folder(known.folder, rollout.release)}/manifest.json")
         if manifest is None:
             return rollout
         noted = replace(rollout, release=replace(rollout.release, digest=str(manifest["digest"])))
@@ -547,7 +504,7 @@ class Walker:
         if before.status is not after.status:
             log.info("rollout", environment=known.name, release=after.release.number, status=after.status.value)
             if after.status.is_final:
-                self.builds.pop(self._release_folder(known, after.release), None)
+                self.releases.forget(self.releases.folder(known.folder, after.release))
                 known.remember(after)
         self.publish(known)
 
