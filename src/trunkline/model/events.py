@@ -12,6 +12,9 @@ class EventKind(Enum):
     MANUAL = "web"
     SCHEDULE = "schedule"
     API = "api"
+    TRIGGER = "trigger"
+    UPSTREAM = "pipeline"
+    PARENT = "parent_pipeline"
     CHANGE_REQUEST = "merge_request_event"
 
 

@@ -41,6 +41,48 @@ class Need:
 
 
 @record
+class FarNeed:
+    """A job of another run whose artifacts a job takes: the last green one of `ref` in `project`, or that of the run whose id `pipeline` holds.
+
+    All but `job` may hold references.
+    """
+
+    job: str
+    project: str = ""
+    ref: str = ""
+    pipeline: str = ""
+    artifacts: bool = True
+    place: Place | None = None
+
+
+@record
+class Generated:
+    """A pipeline file that lies among the artifacts of a job of the run; `name` is how the trigger's own text calls it."""
+
+    job: str
+    path: str
+    name: str
+
+
+@record
+class Trigger:
+    """What a job starts instead of a script: a run of another project's branch, or a child of this run.
+
+    A child's pipeline is `text`, a file of includes; `generated` are those of them that jobs leave as artifacts. `strategy`: "" (the job has
+    passed once the run has begun), depend or mirror (it ends as that run ends). `forward_*`: which variables go along.
+    """
+
+    project: str = ""
+    branch: str = ""
+    text: str = ""
+    generated: tuple[Generated, ...] = ()
+    strategy: str = ""
+    forward_yaml: bool = True
+    forward_pipeline: bool = False
+    inputs: tuple[tuple[str, str], ...] = ()
+
+
+@record
 class Rule:
     """One entry of a rules list: all its conditions must hold; the first entry that holds decides.
 
@@ -172,6 +214,7 @@ class Job:
     start_in: float = 0.0
     allow_failure: AllowFailure | None = None
     needs: tuple[Need, ...] | None = None
+    far_needs: tuple[FarNeed, ...] = ()
     dependencies: tuple[str, ...] | None = None
     image: Image | None = None
     services: tuple[Service, ...] = ()
@@ -184,6 +227,7 @@ class Job:
     environment: EnvironmentSpec | None = None
     coverage: str = ""
     resource_group: str = ""
+    trigger: Trigger | None = None
     group: str = ""
     node_index: int = 0
     node_total: int = 1

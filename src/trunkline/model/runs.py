@@ -38,6 +38,8 @@ class Reason(Enum):
     INTERRUPTED = "runner_interrupted"
     ARTIFACTS = "missing_dependency_failure"
     CANCELED = "canceled"
+    DOWNSTREAM = "downstream_pipeline_creation_failed"
+    BRIDGE = "bridge_failure"
 
 
 @record
@@ -51,6 +53,16 @@ class Decision:
     file: str = ""
     line: int = 0
     seen: tuple[tuple[str, str | None], ...] = ()
+
+
+@record
+class Link:
+    """Another run that belongs to this one: the one that a job started, or the one (and its `job`, by id) that started this."""
+
+    run: int
+    project: str
+    number: int
+    job: int = 0
 
 
 @record
@@ -72,6 +84,7 @@ class JobRun:
     finished_at: float | None = None
     coverage: float | None = None
     environment_note: str = ""
+    downstream: Link | None = None
 
     @property
     def name(self) -> str:
@@ -106,10 +119,18 @@ class Run:
     created_at: float = 0.0
     finished_at: float | None = None
     auto_cancel: AutoCancel = field(default_factory=AutoCancel)
+    parent: Link | None = None
 
     def job(self, name: str) -> JobRun:
         """Return the job of that name; raises KeyError."""
         return self.jobs[self.position(name)]
+
+    def job_by_id(self, number: int) -> JobRun:
+        """Return the job of that id; raises KeyError."""
+        for job in self.jobs:
+            if job.id == number:
+                return job
+        raise KeyError(number)
 
     def position(self, name: str) -> int:
         """Return where in `jobs` the job of that name stands; raises KeyError. The place where it was found last is tried first."""

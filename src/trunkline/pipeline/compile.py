@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 
@@ -29,23 +30,54 @@ class Compiled:
         return tuple(d for d in self.diagnostics if d.severity is Severity.ERROR)
 
 
+@record
+class Entry:
+    """The first file of a pipeline, where it is not the dialect's own: its `path`, or a `text` that stands for it there.
+
+    `extra` are files beside those of the repository; `inputs` are handed to the first file, each a JSON text.
+    """
+
+    path: str = ""
+    text: str | None = None
+    extra: tuple[tuple[str, str], ...] = ()
+    inputs: tuple[tuple[str, str], ...] = ()
+
+
+class _Both:
+    """The files of a repository and a few more."""
+
+    def __init__(self, files: FileReader, extra: Mapping[str, str]) -> None:
+        self.files, self.extra = files, extra
+
+    def read(self, path: str) -> str | None:
+        return self.extra[path] if path in self.extra else self.files.read(path)
+
+    def paths(self) -> tuple[str, ...]:
+        return self.files.paths()
+
+
 def compile_pipeline(
-    dialect: Dialect, files: FileReader, variables: Mapping[str, str], entry: str = "", far: FarFiles | None = None
+    dialect: Dialect, files: FileReader, variables: Mapping[str, str], entry: str | Entry = "", far: FarFiles | None = None
 ) -> Compiled:
     """Compile the pipeline whose first file is `entry` (default: the dialect's own). All mistakes of all files are collected.
 
     `far` reaches files outside the repository; without it they are mistakes.
     """
-    path = entry or dialect.entry
-    text = files.read(path)
+    first = Entry(entry) if isinstance(entry, str) else entry
+    path = first.path or dialect.entry
+    files = _Both(files, dict(first.extra)) if first.extra else files
+    text = first.text if first.text is not None else files.read(path)
     if text is None:
         missing = Diagnostic(Severity.ERROR, "file", f"there is no {path} here", Place(path), "write one, or name another with --file")
         return Compiled(None, (missing,))
     walk = _Walk(dialect, variables, far)
-    tree = walk.included(dialect.parse(path, text, variables), (), _Home(files, ""))
+    given = Want(path, Place(path), given={name: json.loads(value) for name, value in first.inputs}) if first.inputs else None
+    tree = walk.included(dialect.parse(path, text, variables, given), (), _Home(files, ""))
     if any(d.severity is Severity.ERROR and d.rule == "yaml" for d in walk.found):
         return Compiled(None, tuple(walk.found))
     pipeline, found = dialect.lower(tree)
+    if any(d.rule == "include" for d in walk.found):
+        found = tuple(d for d in found if d.rule != "jobs")  # where a file is missing, of course jobs are
     unique = dict.fromkeys((*walk.found, *found))
     everything = tuple(sorted(unique, key=lambda d: (d.place.file != path, d.place.file, d.place.line, d.place.column)))
     failed = any(d.severity is Severity.ERROR for d in everything)

@@ -309,7 +309,11 @@ class _Judgement:
                 return event.kind is EventKind.SCHEDULE
             case "api":
                 return event.kind is EventKind.API
-            case "triggers" | "pipelines" | "chat" | "external" | "external_pull_requests":
+            case "triggers":
+                return event.kind is EventKind.TRIGGER
+            case "pipelines":
+                return event.kind is EventKind.UPSTREAM
+            case "chat" | "external" | "external_pull_requests":
                 return False
         if is_request:
             return False

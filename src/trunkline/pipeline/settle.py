@@ -148,6 +148,14 @@ def retry(run: Run, name: str, now: float) -> tuple[Run, Facts]:
     return run, (Fact("JobRetried", run.id, name), Fact("JobQueued", run.id, name), *facts)
 
 
+def reopen(run: Run, name: str, now: float) -> tuple[Run, Facts]:
+    """Let a job that has ended go on: what it waits for goes on again."""
+    job = run.job(name)
+    again = replace(job, status=Status.RUNNING, finished_at=None, message="", reason=Reason.NONE)
+    run, facts = advance(_revived(run.with_jobs({name: again}), job), now)
+    return run, (Fact("JobStarted", run.id, name), *facts)
+
+
 def _revived(run: Run, job: JobRun) -> Run:
     """Let skipped jobs behind this one wait again."""
     order = {stage: i for i, stage in enumerate(run.stages)}

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 
 from trunkline.delivery.rollout import progress
 from trunkline.kit import trees
+from trunkline.kit.codec import to_plain
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, Rollout, RolloutStatus
 from trunkline.model.errors import ConfigError, Refused
 from trunkline.model.events import EventKind
@@ -51,6 +52,7 @@ class RunOut(BaseModel):
     created_at: float
     finished_at: float | None
     because: str = ""
+    parent: dict[str, Any] | None = None
 
 
 class JobOut(BaseModel):
@@ -72,6 +74,7 @@ class JobOut(BaseModel):
     finished_at: float | None
     coverage: float | None
     environment_note: str
+    downstream: dict[str, Any] | None = None
 
 
 class RunWithJobs(BaseModel):
@@ -108,6 +111,7 @@ def run_out(run: Run) -> RunOut:
     return RunOut(
         id=run.id, project=run.project, number=run.number, status=run.status.value, ref=run.event.ref, is_tag=run.event.is_tag, sha=r.sha, title=r.title,
         author=r.author_name, source=run.event.kind.value, created_at=run.created_at, finished_at=run.finished_at,
+        parent=to_plain(run.parent),
     )  # fmt: skip
 
 
@@ -117,7 +121,7 @@ def job_out(job: JobRun) -> JobOut:
         id=job.id, name=job.name, stage=job.job.stage, status=job.status.value, when=job.when.value, allowed_to_fail=job.allow_failure.always,
         attempt=job.attempt, needs=None if job.needs is None else list(job.needs), reason=job.reason.value, message=job.message,
         exit_code=job.exit_code, queued_at=job.queued_at, started_at=job.started_at, finished_at=job.finished_at, coverage=job.coverage,
-        environment_note=job.environment_note,
+        environment_note=job.environment_note, downstream=to_plain(job.downstream),
     )  # fmt: skip
 
 

@@ -23,14 +23,15 @@ from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
 from trunkline.model.events import ZERO_SHA, Event, EventKind
 from trunkline.model.pipelines import When
-from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Reason, Run, Status
+from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Link, Reason, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
 from trunkline.pipeline import settle
-from trunkline.pipeline.compile import compile_pipeline
+from trunkline.pipeline.compile import Entry, compile_pipeline
 from trunkline.pipeline.plan import plan
 from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.reporting.collect import collect
+from trunkline.server.downstream import Downstream, MissingArtifacts
 from trunkline.server.hub import Hub
 from trunkline.server.repositories import Repositories
 from trunkline.wiring import builtin
@@ -82,6 +83,7 @@ class Line:
         self.far = builtin.server_files(self._revision, include_hosts)
         self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
         self.on_gone: Callable[[str, str], None] = lambda project, ref: None  # told of each branch that was deleted
+        self.downstream = Downstream(self)
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
@@ -164,29 +166,47 @@ class Line:
         """Start a run of a branch or tag by hand, by the clock or by API; raises ConfigError where there is nothing to run."""
         with self.lock:
             wanted = self.ref(path, name)
-            known = self.repositories.refs(path)
-            full = next(f"refs/{kind}/{wanted}" for kind in ("heads", "tags") if f"refs/{kind}/{wanted}" in known)
-            event = self.repositories.push_event(path, full, known[full], known[full], user)
+            event = self.event(path, wanted, user)
             project = self.store.read(lambda tx: tx.find_project(path))
-            if event is None or project is None:
-                raise ConfigError(f"{wanted!r} of {path} is no commit")
+            assert project is not None
             run = self.accept(project, replace(event, kind=kind, changed=None, variables=tuple(variables.items())))
             if run is None:
                 raise ConfigError(f"{wanted!r} of {path} has no .gitlab-ci.yml")
             self.pump()
             return run
 
-    def accept(self, project: Project, event: Event, ref: str = "", sha: str = "") -> Run | None:
-        """Plan a run for an event and save it; a pipeline with mistakes becomes a failed run that shows them. None: there is no pipeline file."""
+    def event(self, path: str, name: str, user: str) -> Event:
+        """Return the event of a branch or tag that did not move; raises ConfigError."""
+        known = self.repositories.refs(path)
+        full = next((f"refs/{kind}/{name}" for kind in ("heads", "tags") if f"refs/{kind}/{name}" in known), "")
+        event = self.repositories.push_event(path, full, known[full], known[full], user) if full else None
+        if event is None:
+            raise ConfigError(f"{name!r} of {path} is no commit")
+        return event
+
+    def accept(
+        self,
+        project: Project,
+        event: Event,
+        ref: str = "",
+        sha: str = "",
+        entry: Entry | None = None,
+        parent: Link | None = None,
+        also: Callable[[Transaction, Run], None] = lambda tx, run: None,
+    ) -> Run | None:
+        """Plan a run for an event and save it; a pipeline with mistakes becomes a failed run that shows them. None: there is no pipeline file.
+
+        `also` is saved together with the run.
+        """
         git_dir = self.repositories.git_dir(project.path)
         files = Revisions(git_dir, event.revision.sha)
         dialect = builtin.dialect("gitlab")
         predefined = event_variables(event, project.path, project.default_branch, self.url)
-        has_file = files.read(dialect.entry) is not None
+        has_file = (entry is not None and entry.text is not None) or files.read(dialect.entry) is not None
         now = time.time()
         draft, because, facts = Run(0, project.path, 0, event, Status.SKIPPED, (), (), created_at=now, finished_at=now), "", ()  # type: Run, str, tuple[Fact, ...]
         if has_file:
-            compiled = compile_pipeline(dialect, files, {**predefined, **dict(event.variables)}, "", self.far)
+            compiled = compile_pipeline(dialect, files, {**predefined, **dict(event.variables)}, entry or "", self.far)
             if compiled.went_far:
                 self.goes_far.add(project.path)
             notes = tuple(_note(d) for d in compiled.diagnostics)
@@ -208,7 +228,11 @@ class Line:
         def save(tx: Transaction) -> Run | None:
             if ref:
                 tx.set_ref(project.id, ref, sha)
-            return tx.add_run(project, draft, (Fact("RunPlanned", 0), *facts), because) if has_file else None
+            if not has_file:
+                return None
+            saved = tx.add_run(project, replace(draft, parent=parent), (Fact("RunPlanned", 0), *facts), because)
+            also(tx, saved)
+            return saved
 
         run = self.store.write(save)
         if run is not None:
@@ -226,7 +250,7 @@ class Line:
         for run in list(self.active.values()):
             names = settle.redundant(run, newer)
             if names:
-                self.change(run.id, lambda r, names=names: settle.cancel(r, time.time(), names, said))  # type: ignore[misc]
+                self._cancel_children(self.change(run.id, lambda r, names=names: settle.cancel(r, time.time(), names, said)))  # type: ignore[misc]
                 log.info("a run is canceled", project=run.project, run=run.number, because=said)
 
     # lines 5-7: jobs
@@ -249,7 +273,12 @@ class Line:
             self._publish(before, after)
             for old, new in zip(before.jobs, after.jobs, strict=True):
                 if old.status is Status.RUNNING and new.status is Status.CANCELED:
-                    self.pool.cancel(new.id)
+                    if new.downstream is None:
+                        self.pool.cancel(new.id)
+                    elif new.downstream.project == after.project:
+                        self.cancel(new.downstream.run)
+            if before.status is not after.status and after.parent is not None:
+                self.downstream.told(after)
             return after
 
     def _publish(self, before: Run, after: Run) -> None:
@@ -264,11 +293,16 @@ class Line:
     def pump(self) -> None:
         """Start queued jobs while the pool has room: older runs first, in a run the longest chain first."""
         with self.lock:
-            for run_id in sorted(self.active):
-                if self.pool.free <= 0:
-                    return
-                run = self.active[run_id]
+            known = set(self.active)
+            for run_id in sorted(known):
                 now = time.time()
+                if run_id in self.active:
+                    self._trigger(run_id, now)
+                if self.pool.free <= 0:
+                    continue
+                run = self.active.get(run_id)
+                if run is None:
+                    continue
                 queued = [j for j in run.jobs if j.status is Status.QUEUED and (j.waits_until() or 0.0) <= now]
                 if not queued:
                     continue
@@ -277,9 +311,21 @@ class Line:
                     queued.sort(key=lambda j: -heights.get(j.name, 0))
                 for job in queued:
                     if self.pool.free <= 0:
-                        return
+                        break
                     if not job.job.resource_group or not self._is_taken(run.project, job.job.resource_group):
                         self._lease(run_id, job)
+            if self.active.keys() - known:
+                self.pump()  # jobs have started runs
+
+    def _trigger(self, run_id: int, now: float) -> None:
+        """Start what queued jobs of a run trigger; they need no room in the pool."""
+        while run_id in self.active:
+            run = self.active[run_id]
+            waiting = (j for j in run.jobs if j.job.trigger is not None and j.status is Status.QUEUED and (j.waits_until() or 0.0) <= now)
+            job = next((j for j in waiting if not j.job.resource_group or not self._is_taken(run.project, j.job.resource_group)), None)
+            if job is None:
+                return
+            self.downstream.start(run_id, job.name)
 
     def _is_taken(self, project: str, group: str) -> bool:
         """Say whether a job of this resource group of the project runs."""
@@ -297,7 +343,8 @@ class Line:
         try:
             task = self._assignment(run, job)
         except TrunklineError as problem:
-            result = JobResult(job.name, Status.FAILED, Reason.SYSTEM, problem.message)
+            reason = Reason.ARTIFACTS if isinstance(problem, MissingArtifacts) else Reason.SYSTEM
+            result = JobResult(job.name, Status.FAILED, reason, problem.message)
             self.change(run_id, lambda r: settle.settle(r, result, time.time()))
             return
         self.counts["jobs"] += 1
@@ -307,11 +354,31 @@ class Line:
         )
 
     def _assignment(self, run: Run, job: JobRun) -> Assignment:
+        ids = {j.name: j.id for j in run.jobs}
+        inputs = artifact_sources(run, job)
+        variables = self._variables(run, job)
+        far = self.downstream.inputs(run, job, resolve(variables)) if job.job.far_needs else ()
         sources = self.repositories.lease_tree(run.project, run.event.revision.sha, "" if run.event.is_tag else run.event.ref)
         self.leased[job.id] = (run.project, sources)
+        return Assignment(
+            job=job.job,
+            project=run.project,
+            sources=sources,
+            variables=variables,
+            trace_path=self.trace_path(run.id, job.id, job.attempt),
+            store=self.artifact_path(run.id, job.id),
+            inputs=(*((name, self.artifact_path(run.id, ids[name])) for name in inputs), *far),
+            label="the server's own runner",
+            timeout=self.job_timeout,
+        )
+
+    def values(self, run: Run, job: JobRun) -> dict[str, str]:
+        """Return what a job's variables resolve to."""
+        return resolve(self._variables(run, job))
+
+    def _variables(self, run: Run, job: JobRun) -> tuple[Variable, ...]:
         project = self.store.read(lambda tx: tx.find_project(run.project))
         default_branch = project.default_branch if project else "main"
-        ids = {j.name: j.id for j in run.jobs}
         inputs = artifact_sources(run, job)
         known = event_variables(run.event, run.project, default_branch, self.url)
         page = f"{self.url}/{run.project}"
@@ -322,17 +389,7 @@ class Line:
         }  # fmt: skip
         dotenv = self.store.read(lambda tx: tx.dotenv(run.id)) if inputs else {}
         pairs = [pair for name in inputs for pair in dotenv.get(name, ())]
-        return Assignment(
-            job=job.job,
-            project=run.project,
-            sources=sources,
-            variables=assignment_variables(job.job, known, pairs, (), (Variable(n, v) for n, v in run.event.variables)),
-            trace_path=self.trace_path(run.id, job.id, job.attempt),
-            store=self.artifact_path(run.id, job.id),
-            inputs=tuple((name, self.artifact_path(run.id, ids[name])) for name in inputs),
-            label="the server's own runner",
-            timeout=self.job_timeout,
-        )
+        return assignment_variables(job.job, known, pairs, (), (Variable(n, v) for n, v in run.event.variables))
 
     def _ended(self, run_id: int, job_id: int, result: JobResult) -> None:
         """Settle a result; called by the pool's threads."""
@@ -365,16 +422,21 @@ class Line:
 
     def _settle(self, run_id: int, job_id: int, result: JobResult) -> None:
         with self.lock:
-            job = next(j for j in self._run(run_id).jobs if j.id == job_id)
+            job = next(j for j in self.run(run_id).jobs if j.id == job_id)
             self._read_reports(run_id, job, result)
-            run = self.change(run_id, lambda r: settle.settle(r, result, time.time()))
+            self.settle(run_id, result)
             self.hub.publish(f"trace:{job_id}", {"job": job_id, "ended": True})
-            if run.status.is_final:
-                log.info("run ended", project=run.project, run=run.number, status=run.status.value)
-                if run.status is Status.PASSED and result.status is Status.PASSED:
-                    self.on_green(run)
 
-    def _run(self, run_id: int) -> Run:
+    def settle(self, run_id: int, result: JobResult) -> None:
+        """Take in what came of a job, and tell of a run that has ended with it."""
+        run = self.change(run_id, lambda r: settle.settle(r, result, time.time()))
+        if run.status.is_final:
+            log.info("run ended", project=run.project, run=run.number, status=run.status.value)
+            if run.status is Status.PASSED and result.status is Status.PASSED and run.parent is None:
+                self.on_green(run)
+
+    def run(self, run_id: int) -> Run:
+        """Return a run as it is now."""
         run = self.active.get(run_id) or self.store.read(lambda tx: tx.load_run(run_id))
         assert run is not None
         return run
@@ -393,7 +455,7 @@ class Line:
         if spec is not None and spec.expire_in is not None and os.path.isdir(self.artifact_path(run_id, job.id)):
             Path(self.artifact_path(run_id, job.id) + ".expires").write_text(str(time.time() + spec.expire_in))
         if job.job.environment is not None and result.status is Status.PASSED and job.job.environment.action in ("start", "stop"):
-            run = self._run(run_id)
+            run = self.run(run_id)
             values = resolve(assignment_variables(job.job, event_variables(run.event, run.project), result.dotenv))
             name, url = expand(job.job.environment.name, values), expand(job.job.environment.url, values)
             status = "deployed" if job.job.environment.action == "start" else "stopped"
@@ -403,7 +465,7 @@ class Line:
 
     def play(self, run_id: int, name: str) -> Run:
         """Start a manual job."""
-        job = next((j for j in self._run(run_id).jobs if j.name == name), None)
+        job = next((j for j in self.run(run_id).jobs if j.name == name), None)
         states = (Status.MANUAL, Status.QUEUED) if job is not None and job.waits_until() is not None else (Status.MANUAL,)
         return self._wish(run_id, name, states, "can't be started: it is not waiting for a person", settle.play)
 
@@ -413,7 +475,7 @@ class Line:
 
     def retry_failed(self, run_id: int) -> Run:
         """Start every failed or canceled job of a run once more."""
-        run = self._run(run_id)
+        run = self.run(run_id)
         for job in run.jobs:
             if job.status in (Status.FAILED, Status.CANCELED):
                 run = self.retry(run_id, job.name)
@@ -421,9 +483,18 @@ class Line:
 
     def cancel(self, run_id: int, name: str = "") -> Run:
         """Cancel a job, or all that has not ended."""
-        run = self.change(run_id, lambda r: settle.cancel(r, time.time(), (name,) if name else ()))
-        self.pump()
-        return run
+        with self.lock:
+            run = self.change(run_id, lambda r: settle.cancel(r, time.time(), (name,) if name else ()))
+            if not name:
+                self._cancel_children(run)
+            self.pump()
+            return run
+
+    def _cancel_children(self, run: Run) -> None:
+        """Cancel the children of a run that is canceled; what it started in other projects goes on."""
+        for job in run.jobs:
+            if job.downstream is not None and job.downstream.project == run.project and not self.run(job.downstream.run).status.is_final:
+                self.cancel(job.downstream.run)
 
     def _wish(
         self,
@@ -454,7 +525,7 @@ class Line:
                 continue
             self.active[run_id] = run
             for job in run.jobs:
-                if job.status is Status.RUNNING:
+                if job.status is Status.RUNNING and job.downstream is None:
                     interrupted += 1
                     result = JobResult(
                         job.name, Status.FAILED, Reason.INTERRUPTED, "the server stopped while the job ran", finished_at=time.time()
@@ -462,6 +533,10 @@ class Line:
                     self.change(run_id, lambda r, result=result: settle.settle(r, result, time.time()))  # type: ignore[misc]
             if run_id in self.active:
                 self.change(run_id, lambda r: settle.advance(r, time.time()))
+        for run in list(self.active.values()):
+            for job in run.jobs:
+                if job.status is Status.RUNNING and job.downstream is not None:
+                    self.downstream.take_up(run, job)
         for project, _ in self.store.read(lambda tx: tx.projects()):
             self.take_refs(project.path, "")
         self.pump()

@@ -296,6 +296,9 @@ class Pages:
             summary=_test_summary(reports),
             coverage=_coverage(run, reports),
             with_files=with_files,
+            downstream=[(j, self.desk.line.run(j.downstream.run)) for j in run.jobs if j.downstream is not None],
+            parent_job=self.desk.line.run(run.parent.run).job_by_id(run.parent.job).name if run.parent is not None else "",
+            draw=lambda child: Markup(graph.svg(child)) if child.jobs else "",  # noqa: S704 - as above
             can_cancel=not run.status.is_final,
             can_retry=any(j.status in (Status.FAILED, Status.CANCELED) for j in run.jobs),
         )

@@ -39,12 +39,13 @@ from trunkline.model.deliveries import Release, Rollout
 from trunkline.model.errors import OutsideError
 from trunkline.model.events import Event
 from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
-from trunkline.model.runs import Decision, Fact, JobRun, Reason, Run, Status
+from trunkline.model.runs import Decision, Fact, JobRun, Link, Reason, Run, Status
 from trunkline.model.schedules import Schedule
-from trunkline.ports.store import Project, RunRow, Transaction, User
+from trunkline.ports.store import Document, Project, RunRow, Transaction, User
 
 T = TypeVar("T")
-HEAD = "0002"
+D = TypeVar("D", bound=Document)
+HEAD = "0004"
 
 
 def _packed(value: object) -> bytes:
@@ -108,6 +109,7 @@ class SqlTransaction:
             "decisions": run.decisions,
             "variables": run.variables,
             "auto_cancel": run.auto_cancel,
+            "parent": run.parent,
         }
         done = self.c.execute(
             _ADD_RUN,
@@ -159,6 +161,7 @@ class SqlTransaction:
             created_at=row["created_at"],
             finished_at=row["finished_at"],
             auto_cancel=from_plain(AutoCancel, plan.get("auto_cancel") or {}),
+            parent=from_plain(Link, plan["parent"]) if plan.get("parent") else None,
         )
 
     def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:
@@ -221,6 +224,12 @@ class SqlTransaction:
         run = self.load_run(row["run_id"]) if row else None
         return (run, row["name"]) if row and run else None
 
+    def newest_job(self, project: str, ref: str, job: str) -> tuple[int, int] | None:
+        query = select(t.jobs.c.run_id, t.jobs.c.id).join(t.runs, t.runs.c.id == t.jobs.c.run_id).join(t.projects)
+        query = query.where(t.projects.c.path == project, t.runs.c.ref == ref, t.jobs.c.name == job, t.jobs.c.status == Status.PASSED.value)
+        row = self._row(query.order_by(t.jobs.c.id.desc()).limit(1))
+        return (row["run_id"], row["id"]) if row else None
+
     def unfinished_runs(self) -> list[int]:
         final = [s.value for s in Status if s.is_final]
         return list(self.c.execute(select(t.runs.c.id).where(t.runs.c.status.not_in(final)).order_by(t.runs.c.id)).scalars())
@@ -271,6 +280,23 @@ class SqlTransaction:
     def schedules(self) -> list[Schedule]:
         rows = self.c.execute(select(t.schedules).order_by(t.schedules.c.id)).mappings()
         return [replace(from_plain(Schedule, row["body"]), id=row["id"]) for row in rows]
+
+    # whatever is kept whole: one kind of record each
+
+    def add_document(self, document: D) -> D:
+        done = self.c.execute(insert(t.documents).values(kind=type(document).__name__, project=document.project, body=to_plain(document)))
+        return replace(document, id=cast(tuple[int], done.inserted_primary_key)[0])
+
+    def save_document(self, document: Document) -> None:
+        self.c.execute(update(t.documents).where(t.documents.c.id == document.id).values(body=to_plain(document)))
+
+    def remove_document(self, document: Document) -> None:
+        self.c.execute(delete(t.documents).where(t.documents.c.id == document.id))
+
+    def documents(self, kind: type[D], project: str | None = None) -> list[D]:
+        query = select(t.documents).where(t.documents.c.kind == kind.__name__).order_by(t.documents.c.id)
+        rows = self.c.execute(query if project is None else query.where(t.documents.c.project == project)).mappings()
+        return [replace(from_plain(kind, row["body"]), id=row["id"]) for row in rows]
 
     def facts(self, run: int) -> list[Fact]:
         rows = self.c.execute(select(t.facts).where(t.facts.c.run_id == run).order_by(t.facts.c.id)).mappings()
@@ -369,6 +395,7 @@ def _job_columns(job: JobRun) -> dict[str, Any]:
         "finished_at": job.finished_at,
         "coverage": job.coverage,
         "environment_note": job.environment_note,
+        "downstream": None if job.downstream is None else to_plain(job.downstream),
     }
 
 
@@ -390,6 +417,7 @@ def _job_run(row: RowMapping) -> JobRun:
         finished_at=row["finished_at"],
         coverage=row["coverage"],
         environment_note=row["environment_note"],
+        downstream=from_plain(Link, row["downstream"]) if row["downstream"] else None,
     )
 
 

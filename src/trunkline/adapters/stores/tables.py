@@ -104,6 +104,7 @@ jobs = Table(
     Column("coverage", Float),
     Column("environment_note", Text, nullable=False),
     Column("dotenv", JSON),
+    Column("downstream", JSON),
     Column("definition", LargeBinary, nullable=False),
 )
 attempts = Table(
@@ -160,6 +161,15 @@ schedules = Table(
     Column("id", Integer, primary_key=True),
     Column("project", String(255), nullable=False, index=True),
     Column("body", JSON, nullable=False),
+)
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(40), nullable=False),
+    Column("project", String(255), nullable=False),
+    Column("body", JSON, nullable=False),
+    Index("ix_documents_kind", "kind", "project"),
 )
 facts = Table(
     "facts",

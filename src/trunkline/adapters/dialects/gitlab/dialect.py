@@ -1,5 +1,6 @@
 """The GitLab dialect behind the port: parse a file, name its includes, lower the tree of files to a pipeline."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 
@@ -34,7 +35,7 @@ class GitlabDialect:
             wrong = Diagnostic(Severity.ERROR, "yaml", mistake.message, Place(file, mistake.line, mistake.column), mistake.hint)
             return Source(file, Node({}, 1, 1, file=file), (wrong,))
         m = Mistakes()
-        given = want.given if want is not None and isinstance(want.given, Node) and isinstance(want.given.value, dict) else None
+        given = _given(want)
         if len(documents) == 2 and isinstance(documents[0].value, dict) and "spec" in documents[0].value:
             header, document = documents
             at = header if want is None else given or Node(None, want.place.line, want.place.column, want.place.width, file=want.place.file)
@@ -202,6 +203,14 @@ def _far(item: Node, asked: dict[str, Node], given: Node | None, variables: Mapp
         Want(expand(m.text(file, "include:file"), variables).lstrip("/"), place(file), "", given, project=project, ref=ref, sha256=sha256)
         for file in files
     ]
+
+
+def _given(want: Want | None) -> Node | None:
+    """Return the mapping of inputs that a file is handed: written where it is included, or plain values given to the first file."""
+    given = want.given if want is not None else None
+    if isinstance(given, dict) and want is not None:
+        given = yamltree.read(json.dumps(given), want.place.file)[0]
+    return given if isinstance(given, Node) and isinstance(given.value, dict) else None
 
 
 def _want(path: str, node: Node, given: Node | None = None) -> Want:

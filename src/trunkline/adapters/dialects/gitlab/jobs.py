@@ -1,6 +1,6 @@
 """One job of the file -> one `Job`, or one for each node of its `parallel`."""
 
-from trunkline.adapters.dialects.gitlab import keywords, parts
+from trunkline.adapters.dialects.gitlab import keywords, parts, triggers
 from trunkline.kit.lazy import lazy
 from trunkline.kit.record import replace
 from trunkline.kit.words import did_you_mean
@@ -38,12 +38,15 @@ class JobReader:
             return ()
         for word in sorted(keywords.NOT_YET.keys() & own.keys()):
             m.unsupported(node.keys[word], word, f'job "{name}": {word} {keywords.NOT_YET[word]}')
-        for word in ("hooks", "trigger", "release"):
+        for word in ("hooks", "release"):
             if word in own:
                 parts.CHECKS[word](own[word], f'job "{name}": {word}', m)
         cant = next((keywords.CANT_RUN[w] for w in keywords.CANT_RUN if w in own), "")
         if cant:
-            m.unsupported(node.keys["trigger" if "trigger" in own else "run"], "unsupported", f'job "{name}" can\'t run: {cant}')
+            m.unsupported(node.keys["run"], "unsupported", f'job "{name}" can\'t run: {cant}')
+        if "trigger" in own:
+            for word in sorted(triggers.NEEDS_A_RUNNER & own.keys()):
+                m.error(node.keys[word], word, f'job "{name}" has trigger, so it can\'t have {word}: nothing of it runs on a runner')
         if "rules" in own and ("only" in own or "except" in own):
             word = "only" if "only" in own else "except"
             m.error(node.keys[word], "rules", f'job "{name}" has both rules and {word}', f"say with rules what {word} says")
@@ -54,7 +57,7 @@ class JobReader:
         """Return the job's own keyword or the default that it inherits."""
         if word in own:
             return own[word]
-        if word not in self.defaults:
+        if word not in self.defaults or (word in triggers.NEEDS_A_RUNNER and "trigger" in own):
             return None
         inherit = own.get("inherit")
         if inherit is not None and isinstance(inherit.value, dict) and "default" in inherit.value:
@@ -115,6 +118,7 @@ class JobReader:
             start_in=start_in,
             allow_failure=parts.allow_failure(own["allow_failure"], f"{where}: allow_failure", m) if "allow_failure" in own else None,
             needs=parts.needs(own["needs"], f"{where}: needs", m) if "needs" in own and own["needs"].value is not None else None,
+            far_needs=triggers.far_needs(own["needs"], f"{where}: needs", m) if "needs" in own else (),
             dependencies=m.strings(dependencies, f"{where}: dependencies") if dependencies and dependencies.value is not None else None,
             image=parts.image(image, f"{where}: image", m) if image else None,
             services=parts.services(services, f"{where}: services", m) if services else (),
@@ -127,6 +131,7 @@ class JobReader:
             environment=parts.environment(own["environment"], f"{where}: environment", m) if "environment" in own else None,
             coverage=self._coverage(own["coverage"], where) if "coverage" in own else "",
             resource_group=m.string(own["resource_group"], f"{where}: resource_group") if "resource_group" in own else "",
+            trigger=triggers.trigger(own["trigger"], f"{where}: trigger", m) if "trigger" in own else None,
             group=name,
             inherit_variables=self._inherited(own.get("inherit")),
             unsupported=cant,

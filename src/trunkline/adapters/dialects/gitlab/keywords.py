@@ -96,7 +96,6 @@ NOT_YET = {
 
 CANT_RUN = {
     "run": "steps (`run:`) are not supported yet",
-    "trigger": "downstream pipelines (`trigger:`) are not supported yet",
 }
 
 ARTIFACTS = frozenset(["paths", "exclude", "expire_in", "expose_as", "name", "untracked", "when", "reports", "public", "access"])

@@ -197,11 +197,7 @@ def needs(node: Node, where: str, m: Mistakes) -> tuple[Need, ...]:
             continue
         parts = m.mapping(item, where, keywords.NEED)
         if "pipeline" in parts or "project" in parts:
-            word = "pipeline" if "pipeline" in parts else "project"
-            m.unsupported(
-                item.keys[word], where, f"{where}:{word} is not supported yet; the job does not wait for it and gets no artifacts from it"
-            )
-            continue
+            continue  # triggers.far_needs reads it
         if "job" not in parts:
             if parts or not isinstance(item.value, dict):
                 m.error(item, where, f"{where}: each need names a job")
@@ -443,32 +439,6 @@ def _hooks(node: Node, where: str, m: Mistakes) -> None:
             m.strings(item, f"{where}:{name}", MAX_NESTING)
 
 
-def _trigger(node: Node, where: str, m: Mistakes) -> None:
-    if not node.value:
-        m.error(node, where, f"{where} is empty", "name a project, or say include")
-        return
-    if isinstance(node.value, str):
-        return
-    known = m.mapping(node, where, ("project", "branch", "strategy", "include", "forward", "inputs"))
-    if not ("project" in known) ^ ("include" in known):
-        m.error(node, where, f"{where} needs either project or include")
-    if "strategy" in known:
-        m.choice(known["strategy"], f"{where}:strategy", ("depend", "mirror"))
-    include = known.get("include")
-    listed = include.value if include is not None and isinstance(include.value, list) else [include] if include is not None else []
-    for item in listed:
-        if isinstance(item.value, dict):
-            asked = m.mapping(
-                item,
-                f"{where}:include",
-                ("local", "project", "file", "ref", "template", "artifact", "job", "component", "remote", "inputs", "rules"),
-            )
-            if "project" in asked and "file" not in asked:
-                m.error(item, where, f"{where}:include of a project must name the file")
-            if ("artifact" in asked) != ("job" in asked):
-                m.error(item, where, f"{where}:include of an artifact names both artifact and job")
-
-
 def _release(node: Node, where: str, m: Mistakes) -> None:
     known = m.mapping(node, where, ("tag_name", "tag_message", "description", "name", "ref", "milestones", "released_at", "assets"))
     if "assets" not in known:
@@ -485,7 +455,7 @@ def _release(node: Node, where: str, m: Mistakes) -> None:
             m.choice(said["link_type"], f"{where}:assets:links:link_type", ("runbook", "package", "image", "other"))
 
 
-CHECKS = {"hooks": _hooks, "trigger": _trigger, "release": _release}
+CHECKS = {"hooks": _hooks, "release": _release}
 
 
 AUTO_CANCEL = {"on_new_commit": ("conservative", "interruptible", "none"), "on_job_failure": ("all", "none")}

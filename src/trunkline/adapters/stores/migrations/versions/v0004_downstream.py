@@ -1,0 +1,17 @@
+"""Runs that jobs start, and documents."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from trunkline.adapters.stores.tables import metadata
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Add the column where an older database lacks it, and create what is missing."""
+    connection = op.get_bind()
+    if "downstream" not in {column["name"] for column in sa.inspect(connection).get_columns("jobs")}:
+        op.add_column("jobs", sa.Column("downstream", sa.JSON()))
+    metadata.create_all(connection)
