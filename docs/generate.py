@@ -15,7 +15,7 @@ NOTES = {
     "Python, Workflows, SAST), lists, wildcards, rules, inputs; component is an error so far",
     "image": "python images run on that interpreter of the machine; others need the docker executor, which does not exist yet",
     "services": "need the docker executor, which does not exist yet: the job fails with that reason",
-    "needs": "names, optional, artifacts, parallel:matrix with `$[[ matrix.X ]]`; pipeline and project are not followed yet",
+    "needs": "names, optional, artifacts, parallel:matrix with `$[[ matrix.X ]]`; project and pipeline with a job: its artifacts; a pipeline's status alone is not mirrored",
     "rules": "if, changes, exists, when, allow_failure, variables, needs, interruptible, compare_to; exists:project and ref are passed over with a note",
     "when": "on_success, on_failure, always, manual, never, delayed (`trunkline run` does not wait)",
     "start_in": "see when",

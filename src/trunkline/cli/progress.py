@@ -33,7 +33,7 @@ class Quiet:
 
 def _ended(job: JobRun, width: int, paint: show.Paint) -> str:
     took = duration(job.finished_at - job.started_at) if job.started_at and job.finished_at else ""
-    notes = [n for n in (job.message if job.status is not Status.PASSED else "", job.environment_note) if n]
+    notes = [n for n in (job.message if job.status is not Status.PASSED or job.job.trigger is not None else "", job.environment_note) if n]
     if job.coverage is not None:
         notes.append(f"coverage {job.coverage:g} %")
     if job.status is Status.QUEUED:
@@ -93,6 +93,7 @@ class Screen:
     def observe(self, what: str, job: JobRun, data: bytes) -> None:
         """Note what happened and draw it."""
         if what == "start":
+            self.width = max(self.width, min(40, len(job.name)))  # a child's names are known late
             self.running[job.name] = (time.monotonic(), "")
         elif what == "output":
             if self.live and job.name in self.running:

@@ -175,9 +175,9 @@ def _work(prepared: Prepared, run: Run, asked: Asked, options: argparse.Namespac
     screen.close()
     remember(prepared, ended)
     if options.json:
-        _print_json(prepared, ended)
+        _print_json(prepared, ended, local.below)
     else:
-        print(_summary(prepared, ended, show.painter(colour), local.interrupted > 0), file=stream, flush=True)
+        print(_summary(prepared, ended, local.below, show.painter(colour), local.interrupted > 0), file=stream, flush=True)
     if local.interrupted:
         return 130
     return 1 if ended.status in (Status.FAILED, Status.CANCELED) else 0
@@ -200,7 +200,7 @@ def _objections(prepared: Prepared, run: Run, colour: bool) -> str:
     return "\n".join(out)
 
 
-def _print_json(prepared: Prepared, run: Run) -> None:
+def _print_json(prepared: Prepared, run: Run, below: list[JobRun]) -> None:
     import json
 
     def row(job: JobRun) -> dict[str, object]:
@@ -217,20 +217,20 @@ def _print_json(prepared: Prepared, run: Run) -> None:
             "attempt": job.attempt,
             "seconds": round(job.finished_at - job.started_at, 3) if job.started_at and job.finished_at else None,
             "coverage": job.coverage,
-            "log": trace if job.started_at else None,
+            "log": trace if job.started_at and job.job.trigger is None else None,
             "artifacts": kept if os.path.isdir(kept) else None,
         }
 
-    print(json.dumps({"status": run.status.value, "jobs": [row(j) for j in run.jobs]}, indent=1))
+    print(json.dumps({"status": run.status.value, "jobs": [row(j) for j in (*run.jobs, *below)]}, indent=1))
 
 
-def _summary(prepared: Prepared, run: Run, paint: show.Paint, interrupted: bool) -> str:
+def _summary(prepared: Prepared, run: Run, below: list[JobRun], paint: show.Paint, interrupted: bool) -> str:
     out: list[str] = []
-    for job in run.jobs:
+    for job in (*run.jobs, *below):
         if job.status is Status.FAILED:
             out += _last_lines(prepared, job, paint)
     counts: dict[str, int] = {}
-    for job in run.jobs:
+    for job in (*run.jobs, *below):
         word = "failed (allowed)" if job.status is Status.FAILED and job.may_fail else job.status.value
         counts[word] = counts.get(word, 0) + 1
     took = max((j.finished_at or 0 for j in run.jobs), default=0) - min((j.started_at for j in run.jobs if j.started_at), default=0)

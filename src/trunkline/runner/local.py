@@ -106,14 +106,23 @@ def _compiled(checkout: Checkout, asked: Asked, predefined: Mapping[str, str], h
         if found is not None:
             return found
     from trunkline.pipeline.compile import compile_pipeline
-    from trunkline.wiring.builtin import checkout_files, dialect
+    from trunkline.wiring.builtin import dialect
 
-    allowed = os.environ.get("TRUNKLINE_INCLUDE_HOSTS", "").replace(",", " ").split()
-    far = _Late(lambda: checkout_files(checkout.root, cache_root(), allowed))
-    compiled = compile_pipeline(dialect("gitlab"), checkout, {**predefined, **dict(asked.variables)}, asked.file, far)
+    compiled = compile_pipeline(dialect("gitlab"), checkout, {**predefined, **dict(asked.variables)}, asked.file, far_files(checkout.root))
     if compiled.pipeline is not None and not asked.committed and not compiled.went_far:
         kept.save(path, key, checkout.root, compiled.pipeline, compiled.diagnostics)
     return compiled.pipeline, compiled.diagnostics
+
+
+def far_files(root: str) -> FarFiles:
+    """Return how a checkout reaches files outside of it."""
+
+    def make() -> FarFiles:
+        from trunkline.wiring.builtin import checkout_files
+
+        return checkout_files(root, cache_root(), os.environ.get("TRUNKLINE_INCLUDE_HOSTS", "").replace(",", " ").split())
+
+    return _Late(make)
 
 
 class _Late:
@@ -177,6 +186,15 @@ def selected(run: Run, names: tuple[str, ...], with_needs: bool) -> Run:
 Observer = Callable[[str, JobRun, bytes], None]
 
 
+@record
+class Told:
+    """What a child run has to show, on its way to the thread that shows things."""
+
+    what: str
+    job: JobRun
+    data: bytes
+
+
 @mutable
 class LocalRun:
     """Works one run to its end. `observe` is told: ("start" | "output" | "end" | "skip", job, bytes printed)."""
@@ -185,11 +203,16 @@ class LocalRun:
     run: Run
     asked: Asked
     observe: Observer
-    results: "queue.SimpleQueue[tuple[str, JobResult | bytes | BaseException | None]]" = field(default_factory=queue.SimpleQueue)
+    results: "queue.SimpleQueue[tuple[str, JobResult | Told | bytes | BaseException | None]]" = field(default_factory=queue.SimpleQueue)
     cancels: dict[str, Cancel] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
     queued: list[tuple[int, int, str]] = field(default_factory=list)  # a heap: the longest chain behind first, then as in the run
     heights: dict[str, int] = field(default_factory=dict)
+    parent: "LocalRun | None" = None
+    prefix: str = ""  # what stands before the names of a child's jobs, wherever they are told or kept
+    children: "dict[str, LocalRun]" = field(default_factory=dict)
+    bridges: set[str] = field(default_factory=set)  # jobs that wait for what they triggered
+    below: list[JobRun] = field(default_factory=list)  # the jobs of children that have ended, under their whole names
     dotenv: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     interrupted: int = 0
 
@@ -205,7 +228,7 @@ class LocalRun:
                 if job is None:
                     break
                 self._start(shop, job)
-            if not self.cancels:
+            if not self.cancels and not self.bridges:
                 break
             self._receive(every, tick)
         for thread in self.threads:
@@ -242,16 +265,29 @@ class LocalRun:
             self._interrupt()
             return
         if isinstance(told, bytes):
-            self.observe("output", self.run.job(name), told)
+            self.observe("output", self._shown(self.run.job(name)), told)
             return
-        self.cancels.pop(name).close()
+        if isinstance(told, Told):
+            self.observe(told.what, told.job, told.data)
+            return
+        self.bridges.discard(name)
+        if name in self.cancels:
+            self.cancels.pop(name).close()
         if isinstance(told, BaseException):
             raise told
+        self.below += self.children.pop(name).whole() if name in self.children else ()
         self.dotenv[name] = told.dotenv
         before = self.run.job(name)
         self._take(*settle.settle(self.run, told, time.time()))
         if before.status is Status.RUNNING:
-            self.observe("end", self.run.job(name), b"")
+            self.observe("end", self._shown(self.run.job(name)), b"")
+
+    def _shown(self, job: JobRun) -> JobRun:
+        return replace(job, job=replace(job.job, name=self.prefix + job.name)) if self.prefix else job
+
+    def whole(self) -> list[JobRun]:
+        """Return the jobs of this run and of all below it, under their whole names."""
+        return [*(self._shown(job) for job in self.run.jobs), *self.below]
 
     def interrupt(self) -> None:
         """Ask for the end; may be called from a signal handler: nothing is half done when the main loop hears of it."""
@@ -262,6 +298,8 @@ class LocalRun:
         self.interrupted += 1
         for cancel in self.cancels.values():
             cancel.turn(hard=self.interrupted > 1)
+        for child in self.children.values():
+            child.interrupt()
         if self.interrupted == 1:
             waiting = {j.name: replace(j, status=Status.CANCELED) for j in self.run.jobs if j.status in (Status.CREATED, Status.QUEUED)}
             self.run = self.run.with_jobs(waiting)
@@ -272,7 +310,7 @@ class LocalRun:
             if fact.kind == "JobQueued":
                 heappush(self.queued, (-self.heights.get(fact.job, 0), run.position(fact.job), fact.job))
             elif fact.kind == "JobSkipped":
-                self.observe("skip", run.job(fact.job), b"")
+                self.observe("skip", self._shown(run.job(fact.job)), b"")
 
     def _workshop(self) -> Workshop:
         from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap, python_version
@@ -295,28 +333,33 @@ class LocalRun:
             isolation, shown=tuple(p for p in shown if os.path.isdir(p)), memory=memory, file_size=file_size, processes=processes
         )
         folders = Folders(f"{home}/work", f"{home}/caches", os.path.join(cache_root(), "environments"), f"{home}/artifacts")
-        _forget_artifacts(folders.artifacts, [j.name for j in self.run.jobs])
+        _forget_artifacts(folders.artifacts, [self.prefix + j.name for j in self.run.jobs])
         return Workshop(executor, folders, find_uv, self.asked.fresh, python_version)
 
     def _start(self, shop: Workshop, job: JobRun) -> None:
         now = time.time()
         self.run, _ = settle.start(self.run, job.name, now)
         job = self.run.job(job.name)
+        if job.job.trigger is not None:
+            from trunkline.runner.children import start_child
+
+            self.bridges.add(job.name)
+            self.observe("start", self._shown(job), b"")
+            start_child(self, job)
+            return
         prepared = self.prepared
         root = os.path.join(prepared.home, "head") if self.asked.committed else prepared.checkout.root
         sources = Sources(root, prepared.checkout.paths(), prepared.checkout.git_dir, prepared.event.revision.sha, prepared.event.ref)
         inputs = artifact_sources(self.run, job)
-        dotenv = [pair for name in inputs for pair in self.dotenv.get(name, ())]
-        known = {**prepared.predefined, "CI_PIPELINE_ID": "1", "CI_PIPELINE_IID": "1", "CI_JOB_ID": str(1 + self.run.position(job.name)),
-                 "CI_JOB_STARTED_AT": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), "TRUNKLINE_LOCAL": "true"}  # fmt: skip
+        variables = self.variables(job)
         task = Assignment(
             job=job.job,
-            project=known["CI_PROJECT_PATH"],
+            project=prepared.predefined["CI_PROJECT_PATH"],
             sources=sources,
-            variables=assignment_variables(job.job, known, dotenv, (), (Variable(n, v) for n, v in self.asked.variables)),
-            trace_path=trace_path(prepared.home, job.name),
-            store=artifact_path(prepared.home, job.name),
-            inputs=tuple((name, artifact_path(prepared.home, name)) for name in inputs),
+            variables=variables,
+            trace_path=trace_path(prepared.home, self.prefix + job.name),
+            store=self.artifacts_of(job.name),
+            inputs=(*((name, self.artifacts_of(name)) for name in inputs), *self._from_above(job)),
             label="this machine",
             timeout=self.asked.timeout,
         )
@@ -324,10 +367,32 @@ class LocalRun:
             if os.path.exists(leftover):
                 os.unlink(leftover)
         cancel = self.cancels[job.name] = Cancel()
-        self.observe("start", job, b"")
+        self.observe("start", self._shown(job), b"")
         thread = threading.Thread(target=self._work, args=(shop, task, cancel), name=job.name, daemon=True)
         self.threads = [t for t in self.threads if t.is_alive()] + [thread]
         thread.start()
+
+    def variables(self, job: JobRun) -> tuple[Variable, ...]:
+        """Return the variables of a job that starts now."""
+        dotenv = [pair for name in artifact_sources(self.run, job) for pair in self.dotenv.get(name, ())]
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(job.started_at))
+        known = {**self.prepared.predefined, "CI_PIPELINE_ID": "1", "CI_PIPELINE_IID": "1", "CI_JOB_ID": str(1 + self.run.position(job.name)),
+                 "CI_JOB_STARTED_AT": started, "TRUNKLINE_LOCAL": "true"}  # fmt: skip
+        return assignment_variables(job.job, known, dotenv, (), (Variable(n, v) for n, v in self.prepared.event.variables))
+
+    def artifacts_of(self, job: str) -> str:
+        """Return the folder of a job's artifacts."""
+        return artifact_path(self.prepared.home, self.prefix + job)
+
+    def _from_above(self, job: JobRun) -> tuple[tuple[str, str], ...]:
+        """Return the artifacts that a job takes from runs above this one; those of other projects lie on a server, here they are missing."""
+        found = []
+        for need in job.job.far_needs:
+            at = self.parent
+            while at is not None and not at.run.has(need.job):
+                at = at.parent
+            found.append((need.job, at.artifacts_of(need.job) if at is not None else os.path.join(self.prepared.home, "nowhere")))
+        return tuple(found)
 
     def _work(self, shop: Workshop, task: Assignment, cancel: Cancel) -> None:
         name = task.job.name

@@ -17,12 +17,12 @@ from trunkline.model.runs import JobResult, JobRun, Link, Reason, Run, Status
 from trunkline.model.variables import expand
 from trunkline.pipeline import settle
 from trunkline.pipeline.compile import Entry
+from trunkline.pipeline.downstream import MAX_CHILD_DEPTH, child_entry, handed_down
 from trunkline.ports.store import Transaction
 
 if TYPE_CHECKING:
     from trunkline.server.line import Line
 
-MAX_CHILD_DEPTH = 2
 MAX_DEPTH = 20
 
 
@@ -128,17 +128,14 @@ class Downstream:
 
     def _started(self, run: Run, job: JobRun, trigger: Trigger) -> Run:
         values = self.line.values(run, job)
-        own = job.job.variables[: len(job.job.variables) - len(run.event.variables)]
-        passed = {v.name: values.get(v.name, "") for v in own} if trigger.forward_yaml else {}
-        if trigger.forward_pipeline:
-            passed |= dict(run.event.variables)
         if trigger.project:
             project, event = self._far_event(run, expand(trigger.project, values), expand(trigger.branch, values))
-            entry = Entry(inputs=_expanded(trigger, values))
+            entry = Entry(inputs=tuple((name, expand(value, values)) for name, value in trigger.inputs))
         else:
             project, event = run.project, replace(run.event, kind=EventKind.PARENT)
-            extra = tuple((g.name, self._generated(run, g.job, g.path)) for g in trigger.generated)
-            entry = Entry(f"{job.job.place.file} (trigger of {job.name})", trigger.text, extra, _expanded(trigger, values))
+            entry = child_entry(
+                run, job, values, lambda name, path: trees.read_below(self.line.artifact_path(run.id, run.job(name).id), path)
+            )
         self._check_depth(run, project, event)
         found = self.line.store.read(lambda tx: tx.find_project(project))
         assert found is not None
@@ -148,7 +145,7 @@ class Downstream:
             tx.save_run(run, linked, (), time.time())
             self.line.active[run.id] = linked
 
-        event = replace(event, variables=tuple(passed.items()))
+        event = replace(event, variables=handed_down(job, run.event, values))
         child = self.line.accept(found, event, entry=entry, parent=Link(run.id, run.project, run.number, job.id), also=link)
         if child is None:
             raise ConfigError(f"{project} has no .gitlab-ci.yml at {event.ref}")
@@ -158,14 +155,6 @@ class Downstream:
         ref = self.line.ref(project, branch)
         event = self.line.event(project, ref, run.event.user)
         return project, replace(event, kind=EventKind.UPSTREAM, changed=None)
-
-    def _generated(self, run: Run, job: str, path: str) -> str:
-        if not run.has(job):
-            raise ConfigError(f"trigger:include takes {path} from job {job!r}, which is not in this run")
-        text = trees.read_below(self.line.artifact_path(run.id, run.job(job).id), path)
-        if text is None:
-            raise ConfigError(f"job {job!r} left no artifact {path}", "name it under artifacts:paths of that job")
-        return text
 
     def _check_depth(self, run: Run, project: str, event: Event) -> None:
         """Refuse children of grandchildren, chains that never end, and circles through other projects."""
@@ -184,10 +173,6 @@ class Downstream:
             raise ConfigError(f"child pipelines can be nested {MAX_CHILD_DEPTH} deep, this would be the {nested}rd")
         if depth >= MAX_DEPTH:
             raise ConfigError(f"more than {MAX_DEPTH} runs have started one another")
-
-
-def _expanded(trigger: Trigger, values: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, expand(value, values)) for name, value in trigger.inputs)
 
 
 def _why_empty(child: Run, because: str) -> str:
