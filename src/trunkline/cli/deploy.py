@@ -107,11 +107,16 @@ def _show(remote: Remote, options: argparse.Namespace) -> int:
     if not found:
         print("nothing has been deployed yet: trunkline deploy ENV")
     for e in found:
-        shares = ", ".join(f"release {n} {w} %" for n, w in e["weights"].items() if w) or "nothing serves"
+        by_jobs = e["by_jobs"] or {}
+        shares = (
+            f"{by_jobs['state']} {by_jobs['url']}".strip()
+            if by_jobs
+            else ", ".join(f"release {n} {w} %" for n, w in e["weights"].items() if w) or "nothing serves"
+        )
         until = time.strftime(", until %Y-%m-%d %H:%M", time.localtime(e["expires_at"])) if e["expires_at"] else ""
         print(
             f"{e['name']}: {'stopped' if e['is_stopped'] else shares}"
-            + (f"  (port {e['port']}{until})" if e["port"] and e["release"] else "")
+            + (f"  (port {e['port']}{until})" if e["port"] and e["release"] else until if by_jobs else "")
         )
         if e["warning"]:
             print(f"  {e['warning']}")

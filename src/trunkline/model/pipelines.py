@@ -178,13 +178,14 @@ class Retry:
 
 @record
 class EnvironmentSpec:
-    """The environment that a job deploys to; name and url may hold references."""
+    """The environment that a job deploys to; name and url may hold references; `auto_stop_in` is in seconds."""
 
     name: str
     url: str = ""
     action: str = "start"
     on_stop: str = ""
     tier: str = ""
+    auto_stop_in: float | None = None
 
 
 @record

@@ -2,10 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 
+from trunkline.kit.lazy import lazy
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import Job
 from trunkline.model.runs import JobRun, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+else:
+    re = lazy("re")
 
 _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
@@ -13,6 +20,19 @@ _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 def slug(text: str, most: int = 63) -> str:
     """Return a text as it may stand in a host name: lower case, digits and dashes."""
     return "".join(c if c in _SLUG else "-" for c in text.lower())[:most].strip("-")
+
+
+_TIERS = (  # words of names; the first tier that has one counts
+    ("staging", r"(stg|stag|model|pre|demo|non-?prod)"),
+    ("production", r"(prod|live)"),
+    ("testing", r"(test|tst|\bint\b|integration|ac(ce|)pt|qa|qc|control|quality)"),
+    ("development", r"(dev|review|trunk)"),
+)
+
+
+def tier_of(environment: str) -> str:
+    """Return the deployment tier that an environment's name suggests (GitLab's documentation of deployment_tier)."""
+    return next((tier for tier, pattern in _TIERS if re.search(pattern, environment, re.IGNORECASE)), "other")
 
 
 def event_variables(event: Event, project: str, default_branch: str = "main", server: str = "") -> dict[str, str]:
@@ -114,6 +134,7 @@ def assignment_variables(
         "CI_ENVIRONMENT_NAME": name,
         "CI_ENVIRONMENT_SLUG": slug(name, 24),
         "CI_ENVIRONMENT_ACTION": job.environment.action,
+        "CI_ENVIRONMENT_TIER": job.environment.tier or tier_of(name),
         "CI_ENVIRONMENT_URL": url,
     }
     return (*everything, *(Variable(n, v, raw=True) for n, v in about.items()))

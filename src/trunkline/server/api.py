@@ -19,6 +19,7 @@ from trunkline.delivery.rollout import progress
 from trunkline.kit import trees
 from trunkline.kit.codec import to_plain
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, Rollout, RolloutStatus
+from trunkline.model.environments import JobEnvironment
 from trunkline.model.errors import ConfigError, Refused
 from trunkline.model.events import EventKind
 from trunkline.model.runs import JobRun, Run
@@ -146,7 +147,7 @@ def rollout_out(rollout: Rollout) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def environment_out(state: dict[str, Any], jobs: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+def environment_out(state: dict[str, Any], jobs: Sequence[dict[str, Any]] = (), known: JobEnvironment | None = None) -> dict[str, Any]:
     """Return an environment as the API tells it: what serves, what is under way, the last rollouts, and what jobs deployed there."""
     history: list[Rollout] = state["history"]
     verdict, serving, weak = state["verdict"], state["serving"], state["weak"]
@@ -155,8 +156,9 @@ def environment_out(state: dict[str, Any], jobs: Sequence[dict[str, Any]] = ()) 
         "release": serving.release.number if serving else None,
         "port": history[-1].spec.port if history else None,
         "url": _address(history[-1].spec, state["host"]) if history else "",
-        "is_stopped": bool(history) and history[-1].status is RolloutStatus.STOPPED,
-        "expires_at": state["expires"],
+        "is_stopped": history[-1].status is RolloutStatus.STOPPED if history else known is not None and known.state == "stopped",
+        "by_jobs": None if known is None else {n: getattr(known, n) for n in ("state", "url", "tier", "ref", "on_stop", "why")},
+        "expires_at": state["expires"] if known is None else known.stop_at,
         "weights": {str(n): w for n, w in state["weights"].items()},
         "instances": {str(n): [{"number": i.number, "address": i.address, "status": i.status, "ready": i.ready, "problem": i.problem} for i in found]
                       for n, found in state["instances"].items()},
@@ -191,6 +193,7 @@ def environments_out(desk: "Desk", project: str) -> list[dict[str, Any]]:
         }
         by_jobs.setdefault(row["environment"], []).append(told)
     host = urlsplit(desk.line.url).hostname or "127.0.0.1"
+    known = {e.name: e for e in desk.line.environments.of(project)}
     found = [environment_out({**state, "host": host}, by_jobs.pop(state["name"], ())) for state in desk.deliverer.state(project)]
     nothing: dict[str, Any] = {
         "history": [],
@@ -201,8 +204,9 @@ def environments_out(desk: "Desk", project: str) -> list[dict[str, Any]]:
         "instances": {},
         "problem": "",
         "replayed": (),
+        "weak": None,
     }
-    return found + [environment_out({**nothing, "name": name}, rows) for name, rows in by_jobs.items()]
+    return found + [environment_out({**nothing, "name": name}, rows, known.get(name)) for name, rows in by_jobs.items()]
 
 
 def row_out(row: RunRow) -> dict[str, Any]:
@@ -253,6 +257,15 @@ class Desk:
         if not full.startswith(store + os.sep) or not os.path.isfile(full):
             raise NotFound(f"job {job} left no file {path}")
         return full
+
+    def stop(self, project: str, environment: str, user: User) -> dict[str, Any]:
+        """Stop an environment, of delivery.yml or of jobs."""
+        if environment not in {state["name"] for state in self.deliverer.state(project)} and self.line.environments.find(
+            project, environment
+        ):
+            known = self.line.environments.stop(project, environment, f"by {user.name}")
+            return {**to_plain(known), "progress": known.state + (f": job {known.on_stop} was started" if known.on_stop else "")}
+        return rollout_out(self.deliverer.stop(project, environment, user.name))
 
     def start(self, project: str, ref: str, variables: dict[str, str], user: User) -> Run:
         """Start a run by hand."""
@@ -345,7 +358,7 @@ def router(desk: Desk) -> APIRouter:
     @api.post("/projects/{path:path}/environments/{name:path}/stop", tags=["delivery"])
     def stop(path: str, name: str, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
         """Stop an environment: nothing of it runs any more, until something is deployed there again."""
-        return rollout_out(desk.deliverer.stop(path, name, user.name))
+        return desk.stop(path, name, user)
 
     @api.post("/projects/{path:path}/environments/{name:path}/{wish}", tags=["delivery"])
     def wish(

@@ -233,6 +233,7 @@ async def _tick(house: House) -> None:
         try:
             await asyncio.to_thread(house.line.catch_up)
             await asyncio.to_thread(house.schedules.tick, time.time())
+            await asyncio.to_thread(house.line.environments.tick, time.time())
             if time.monotonic() - tidied > 3600:
                 tidied = time.monotonic()
                 await asyncio.to_thread(house.tidy)

@@ -24,7 +24,7 @@ from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
 from trunkline.model.events import ZERO_SHA, Event, EventKind
 from trunkline.model.pipelines import When
 from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Link, Reason, Run, Status
-from trunkline.model.variables import Variable, expand, resolve
+from trunkline.model.variables import Variable, resolve
 from trunkline.pipeline import settle
 from trunkline.pipeline.compile import Entry, compile_pipeline
 from trunkline.pipeline.plan import plan
@@ -32,6 +32,7 @@ from trunkline.pipeline.variables import artifact_sources, assignment_variables,
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.reporting.collect import collect
 from trunkline.server.downstream import Downstream, MissingArtifacts
+from trunkline.server.environments import JobEnvironments
 from trunkline.server.hub import Hub
 from trunkline.server.repositories import Repositories
 from trunkline.wiring import builtin
@@ -83,7 +84,7 @@ class Line:
         self.far = builtin.server_files(self._revision, include_hosts)
         self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
         self.on_gone: Callable[[str, str], None] = lambda project, ref: None  # told of each branch that was deleted
-        self.downstream = Downstream(self)
+        self.downstream, self.environments = Downstream(self), JobEnvironments(self)
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
@@ -124,6 +125,7 @@ class Line:
                         started.append(run)
             for ref in known.keys() - now.keys():
                 self.store.write(lambda tx, ref=ref: tx.set_ref(project.id, ref, None))  # type: ignore[misc]
+                self.environments.gone(path, ref.removeprefix("refs/heads/"))
                 self.on_gone(path, ref.removeprefix("refs/heads/"))
             self.untaken.discard(path)
             self.pump()
@@ -205,7 +207,9 @@ class Line:
         has_file = (entry is not None and entry.text is not None) or files.read(dialect.entry) is not None
         now = time.time()
         draft, because, facts = Run(0, project.path, 0, event, Status.SKIPPED, (), (), created_at=now, finished_at=now), "", ()  # type: Run, str, tuple[Fact, ...]
-        if has_file:
+        if has_file and _is_skipped(event):
+            because = "the commit's message says [skip ci]"
+        elif has_file:
             compiled = compile_pipeline(dialect, files, {**predefined, **dict(event.variables)}, entry or "", self.far)
             if compiled.went_far:
                 self.goes_far.add(project.path)
@@ -454,12 +458,7 @@ class Line:
                 self.store.write(lambda tx: tx.save_report(job.id, "problems", {"problems": wrong}))
         if spec is not None and spec.expire_in is not None and os.path.isdir(self.artifact_path(run_id, job.id)):
             Path(self.artifact_path(run_id, job.id) + ".expires").write_text(str(time.time() + spec.expire_in))
-        if job.job.environment is not None and result.status is Status.PASSED and job.job.environment.action in ("start", "stop"):
-            run = self.run(run_id)
-            values = resolve(assignment_variables(job.job, event_variables(run.event, run.project), result.dotenv))
-            name, url = expand(job.job.environment.name, values), expand(job.job.environment.url, values)
-            status = "deployed" if job.job.environment.action == "start" else "stopped"
-            self.store.write(lambda tx: tx.add_deployment(run.project, name, url, run.id, job.name, status, time.time()))
+        self.environments.note(self.run(run_id), job, result)
 
     # people's wishes
 
@@ -552,6 +551,12 @@ class Line:
                     note.unlink()
             except (ValueError, OSError) as problem:
                 log.warning("artifact could not be removed", path=str(note), problem=str(problem))
+
+
+def _is_skipped(event: Event) -> bool:
+    """Say whether a push asks for no run: [skip ci] or [ci skip] in its newest commit."""
+    said = event.revision.message.lower()
+    return event.kind is EventKind.PUSH and ("[skip ci]" in said or "[ci skip]" in said)
 
 
 def _note(found: Diagnostic) -> Decision:

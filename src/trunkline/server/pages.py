@@ -252,6 +252,8 @@ class Pages:
 
     def _actions(self, plain: dict[str, Any]) -> list[tuple[str, str]]:
         """Return what can be done to an environment now: the verb and what stands on its button."""
+        if plain["by_jobs"] is not None:
+            return [("stop", "Stop")] if plain["by_jobs"]["state"] == "available" else []
         under_way = next((r for r in plain["rollouts"] if r["status"] in ("running", "paused")), None)
         if under_way is not None:
             paused = under_way["status"] == "paused"
@@ -273,7 +275,7 @@ class Pages:
         if action == "rollback":
             self.desk.deliverer.rollback(path, name, by=user)
         elif action == "stop":
-            self.desk.deliverer.stop(path, name, user)
+            self.desk.stop(path, name, request.state.user)
         else:
             self.desk.deliverer.wish(path, name, action, user)
         return RedirectResponse(f"/{path}/environments", 303)

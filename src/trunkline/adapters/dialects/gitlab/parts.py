@@ -417,9 +417,11 @@ def environment(node: Node, where: str, m: Mistakes) -> EnvironmentSpec | None:
     if "name" not in parts:
         m.error(node, where, f"{where} needs a name")
         return None
-    for word in ("auto_stop_in", "kubernetes"):
-        if word in parts:
-            m.unsupported(node.keys[word], where, f"{where}:{word} is not supported yet")
+    if "kubernetes" in parts:
+        m.unsupported(node.keys["kubernetes"], where, f"{where}:kubernetes is not supported yet")
+    stop_in = None
+    if "auto_stop_in" in parts and m.string(parts["auto_stop_in"], f"{where}:auto_stop_in") != "never":
+        stop_in = m.span(parts["auto_stop_in"], f"{where}:auto_stop_in")
     return EnvironmentSpec(
         m.string(parts["name"], f"{where}:name"),
         url=m.text(parts["url"], f"{where}:url") if "url" in parts else "",
@@ -430,6 +432,7 @@ def environment(node: Node, where: str, m: Mistakes) -> EnvironmentSpec | None:
         tier=m.choice(parts["deployment_tier"], f"{where}:deployment_tier", ("production", "staging", "testing", "development", "other"))
         if "deployment_tier" in parts
         else "",
+        auto_stop_in=stop_in,
     )
 
 
