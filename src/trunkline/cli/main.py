@@ -23,6 +23,7 @@ COMMANDS = {
     "approve": ("trunkline.cli.deploy", "approve a rollout that waits for it"),
     "stop": ("trunkline.cli.deploy", "stop an environment"),
     "env": ("trunkline.cli.deploy", "show what serves where"),
+    "request": ("trunkline.cli.request", "propose a branch for another; approve and merge"),
     "schedule": ("trunkline.cli.schedule", "runs that begin by the clock"),
     "monitoring": ("trunkline.cli.monitoring", "write what Prometheus and Grafana need"),
     "admin": ("trunkline.cli.admin", "set the administrator's password, make API tokens"),

@@ -38,6 +38,24 @@ class Revision:
 
 
 @record
+class Proposal:
+    """The change request that an event is about. `kind`: detached (the branch itself) or merged_result; `base` is the common ancestor."""
+
+    number: int
+    title: str
+    target: str
+    author: str = ""
+    description: str = ""
+    kind: str = "detached"
+    base: str = ""
+    source_sha: str = ""
+    target_sha: str = ""
+    is_approved: bool = False
+    is_draft: bool = False
+    squash: bool = False
+
+
+@record
 class Event:
     """One thing that happened. `ref` is a branch or tag name; `changed` is None where no comparison exists (new branch, tag, schedule)."""
 
@@ -50,3 +68,9 @@ class Event:
     target: str = ""
     user: str = ""
     variables: tuple[tuple[str, str], ...] = ()
+    proposal: Proposal | None = None
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is about a change request, also in the child of such a run."""
+        return self.kind is EventKind.CHANGE_REQUEST or (self.kind is EventKind.PARENT and self.proposal is not None)

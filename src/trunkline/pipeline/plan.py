@@ -215,7 +215,7 @@ class _Judgement:
         if job.when is When.NEVER:
             return _Verdict(False, "when: never")
         if job.only is None and job.except_ is None:
-            if self.event.kind is EventKind.CHANGE_REQUEST:
+            if self.event.is_request:
                 return _Verdict(False, "a job without rules runs for branches and tags, not for change requests")
             return _Verdict(True, "it has no rules: it runs for every branch and tag", when=job.when)
         return self._policies(job, values)
@@ -285,7 +285,7 @@ class _Judgement:
         return "", tuple(seen)
 
     def _ref_word(self) -> str:
-        kind = "change request" if self.event.kind is EventKind.CHANGE_REQUEST else "tag" if self.event.is_tag else "branch"
+        kind = "change request" if self.event.is_request else "tag" if self.event.is_tag else "branch"
         return f"{kind} {self.event.ref}"
 
     def _is_ref(self, ref: str, values: Mapping[str, str]) -> bool:
@@ -293,7 +293,7 @@ class _Judgement:
         if path and path != values.get("CI_PROJECT_PATH"):
             return False
         event = self.event
-        is_request = event.kind is EventKind.CHANGE_REQUEST
+        is_request = event.is_request
         match ref:
             case "branches":
                 return not event.is_tag and not is_request

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from trunkline.kit.lazy import lazy
-from trunkline.model.events import Event, EventKind
+from trunkline.model.events import Event, Proposal
 from trunkline.model.pipelines import Job
 from trunkline.model.runs import JobRun, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
@@ -80,21 +80,43 @@ def event_variables(event: Event, project: str, default_branch: str = "main", se
             "CI_PROJECT_URL": f"{server}/{project}",
             "CI_REPOSITORY_URL": f"{server}/{project}.git",
         }
-    if event.kind is EventKind.CHANGE_REQUEST:
-        values |= {
-            "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME": event.ref,
-            "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": event.target or default_branch,
-            "CI_MERGE_REQUEST_EVENT_TYPE": "detached",
-            "CI_MERGE_REQUEST_PROJECT_PATH": project,
-            "CI_MERGE_REQUEST_TITLE": r.title,
-            "CI_MERGE_REQUEST_IID": "1",
-            "CI_MERGE_REQUEST_ID": "1",
-        }
+    if event.is_request:
+        values |= _request_variables(event, project, default_branch, values.get("CI_PROJECT_URL", ""))
     elif event.is_tag:
         values["CI_COMMIT_TAG"] = event.ref
     else:
         values["CI_COMMIT_BRANCH"] = event.ref
     return values
+
+
+def _request_variables(event: Event, project: str, default_branch: str, page: str) -> dict[str, str]:
+    """Return what is known of the change request; on a laptop there is none yet, so it is the first one, of the branch to the default branch."""
+    p = event.proposal or Proposal(1, event.revision.title, event.target or default_branch)
+    values = {
+        "CI_MERGE_REQUEST_ID": str(p.number),
+        "CI_MERGE_REQUEST_IID": str(p.number),
+        "CI_MERGE_REQUEST_REF_PATH": f"refs/merge-requests/{p.number}/" + ("merge" if p.kind == "merged_result" else "head"),
+        "CI_MERGE_REQUEST_EVENT_TYPE": p.kind,
+        "CI_MERGE_REQUEST_TITLE": p.title,
+        "CI_MERGE_REQUEST_DESCRIPTION": p.description[:2700],
+        "CI_MERGE_REQUEST_DESCRIPTION_IS_TRUNCATED": "true" if len(p.description) > 2700 else "false",
+        "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME": event.ref,
+        "CI_MERGE_REQUEST_SOURCE_BRANCH_PROTECTED": "true" if event.ref == default_branch else "false",
+        "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": p.target,
+        "CI_MERGE_REQUEST_TARGET_BRANCH_PROTECTED": "true" if p.target == default_branch else "false",
+        "CI_MERGE_REQUEST_PROJECT_PATH": project,
+        "CI_MERGE_REQUEST_SOURCE_PROJECT_PATH": project,
+        "CI_MERGE_REQUEST_DIFF_BASE_SHA": p.base,
+        "CI_MERGE_REQUEST_SOURCE_BRANCH_SHA": p.source_sha if p.kind == "merged_result" else "",
+        "CI_MERGE_REQUEST_TARGET_BRANCH_SHA": p.target_sha,
+        "CI_MERGE_REQUEST_APPROVED": "true" if p.is_approved else "",
+        "CI_MERGE_REQUEST_DRAFT": "true" if p.is_draft else "false",
+        "CI_MERGE_REQUEST_SQUASH_ON_MERGE": "true" if p.squash else "false",
+        "CI_OPEN_MERGE_REQUESTS": f"{project}!{p.number}",
+    }
+    if page:
+        values |= {"CI_MERGE_REQUEST_PROJECT_URL": page, "CI_MERGE_REQUEST_SOURCE_PROJECT_URL": page}
+    return {name: value for name, value in values.items() if value or name.endswith(("_SHA", "DESCRIPTION"))}
 
 
 def job_variables(job: Job) -> dict[str, str]:

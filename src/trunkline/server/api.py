@@ -30,6 +30,7 @@ from trunkline.server import traces
 from trunkline.server.auth import Doorkeeper
 from trunkline.server.deliveries import Deliverer
 from trunkline.server.line import Line
+from trunkline.server.requests import Requests, Standing
 from trunkline.server.schedules import Schedules
 
 
@@ -99,6 +100,35 @@ class NewSchedule(BaseModel):
     ref: str = Field("", description="branch or tag; empty: the default branch")
     timezone: str = Field("UTC", description="as in the tz database")
     variables: dict[str, str] = {}
+
+
+class NewRequest(BaseModel):
+    """A branch to be proposed for another."""
+
+    source: str = Field(description="the branch with the change")
+    target: str = Field("", description="the branch that it is for; empty: the default branch")
+    title: str = Field("", description="empty: that of its newest commit")
+    description: str = ""
+    squash: bool = Field(False, description="merge it as one commit")
+    remove_source: bool = Field(False, description="remove the branch once it is merged")
+
+
+class Merge(BaseModel):
+    """How to merge."""
+
+    when_green: bool = Field(False, description="as soon as run and approvals allow it")
+
+
+def request_out(standing: Standing) -> dict[str, Any]:
+    """Return a change request as the API tells it."""
+    request: dict[str, Any] = {n: getattr(standing.request, n) for n in standing.request._fields}  # type: ignore[attr-defined]
+    return request | {
+        "state": standing.request.state.value,
+        "is_draft": standing.request.is_draft,
+        "obstacle": standing.obstacle,
+        "conflicts": list(standing.conflicts),
+        "head_run": None if standing.run is None else row_out(standing.run),
+    }
 
 
 def schedule_out(schedule: Schedule) -> dict[str, Any]:
@@ -217,8 +247,9 @@ def row_out(row: RunRow) -> dict[str, Any]:
 class Desk:
     """What the API and the pages look things up with. Its methods block: call them from a thread."""
 
-    def __init__(self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer, schedules: Schedules) -> None:
+    def __init__(self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer, schedules: Schedules, requests: Requests) -> None:
         self.line, self.doorkeeper, self.store, self.deliverer, self.schedules = line, doorkeeper, line.store, deliverer, schedules
+        self.requests = requests
 
     def run(self, project: str, number: int) -> Run:
         """Return a run; raises NotFound."""
@@ -313,6 +344,39 @@ def router(desk: Desk) -> APIRouter:
     def start(path: str, body: Start, user: User = Depends(caller)) -> RunOut:  # noqa: B008 - how FastAPI asks for it
         """Start a run by hand."""
         return run_out(desk.start(path, body.ref, body.variables, user))
+
+    @api.get("/projects/{path:path}/requests", tags=["change requests"])
+    def requests(path: str, state: Literal["open", "merged", "closed", "all"] = "open") -> dict[str, Any]:
+        """Return a project's change requests, newest first."""
+        found = [r for r in desk.requests.of(path) if state in ("all", r.state.value)]
+        return {"requests": [request_out(desk.requests.standing(r)) for r in found[:100]]}
+
+    @api.post("/projects/{path:path}/requests", status_code=201, tags=["change requests"])
+    def open_request(path: str, body: NewRequest, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Propose a branch for another."""
+        b = body
+        made = desk.requests.open(path, b.source, b.target, b.title, b.description, user.name, b.squash, b.remove_source)
+        return request_out(desk.requests.standing(made))
+
+    @api.get("/projects/{path:path}/requests/{number:int}", tags=["change requests"])
+    def request(path: str, number: int) -> dict[str, Any]:
+        """Return a change request, and what keeps it from being merged."""
+        return request_out(desk.requests.standing(desk.requests.find(path, number)))
+
+    @api.post("/projects/{path:path}/requests/{number:int}/merge", tags=["change requests"])
+    def merge(path: str, number: int, body: Merge, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Merge it, now or as soon as it may be."""
+        return request_out(desk.requests.standing(desk.requests.merge(path, number, user.name, body.when_green)))
+
+    @api.post("/projects/{path:path}/requests/{number:int}/{action}", tags=["change requests"])
+    def act_on_request(
+        path: str,
+        number: int,
+        action: Literal["approve", "close", "reopen", "ready"],
+        user: User = Depends(caller),  # noqa: B008
+    ) -> dict[str, Any]:
+        """Approve, close, open again, take the word Draft away."""
+        return request_out(desk.requests.standing(desk.requests.act(path, number, action, user.name)))
 
     @api.get("/projects/{path:path}/schedules", tags=["schedules"])
     def schedules(path: str) -> dict[str, Any]:

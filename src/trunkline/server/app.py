@@ -27,6 +27,7 @@ from trunkline.kit import processes
 from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
+from trunkline.model.runs import Run
 from trunkline.server.api import Desk, error_response, router
 from trunkline.server.auth import LOOPBACK, Doorkeeper
 from trunkline.server.builds import builder
@@ -37,6 +38,7 @@ from trunkline.server.line import JobRunner, Line
 from trunkline.server.metrics import Metrics, scrape_targets
 from trunkline.server.pages import HERE, Pages
 from trunkline.server.repositories import Repositories
+from trunkline.server.requests import Requests
 from trunkline.server.rollouts import Walker, World
 from trunkline.server.schedules import Schedules
 from trunkline.wiring import builtin
@@ -77,10 +79,16 @@ class House:
         world = World(builtin.deploy_targets(self.data), builtin.traffic_routers(), builtin.metric_providers(), builder(self.shop))
         self.walker = Walker(self.store, self.repositories, self.hub, self.data, world)
         self.deliverer = Deliverer(self.walker)
-        self.line.on_green, self.line.on_gone = self.deliverer.green, self.deliverer.gone
+        self.requests = Requests(self.store, self.line, settings.required_approvals)
+        self.line.on_green, self.line.on_gone, self.line.on_moved = self._green, self.deliverer.gone, self.requests.moved
         self.doorkeeper = Doorkeeper(self.store)
         self.schedules = Schedules(self.store, self.line)
-        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules)
+        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests)
+
+    def _green(self, run: Run) -> None:
+        """A run has passed: what waited for it goes on."""
+        self.deliverer.green(run)
+        self.requests.green(run)
 
     def _only_one(self) -> int:
         lock = os.open(f"{self.data}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -14,7 +14,7 @@ from trunkline.kit.record import replace
 from trunkline.kit.sockets import is_free
 from trunkline.model.deliveries import EnvironmentSpec, Release, Rollout, RolloutStatus
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
-from trunkline.model.events import Event, EventKind
+from trunkline.model.events import Event
 from trunkline.model.runs import Run, Status
 from trunkline.pipeline.variables import slug
 from trunkline.server.rollouts import Environment, Walker
@@ -185,11 +185,7 @@ class Deliverer:
         """Deploy what is green to the environments that ask for it; where one can't, the log says why."""
         event: Event = run.event
         sha = event.revision.sha
-        if (
-            event.kind is EventKind.CHANGE_REQUEST
-            or event.is_tag
-            or Revisions(self.repositories.git_dir(run.project), sha).read(delivery_file.FILE) is None
-        ):
+        if event.is_request or event.is_tag or Revisions(self.repositories.git_dir(run.project), sha).read(delivery_file.FILE) is None:
             return
         try:
             wanted = [s for s in self.specs(run.project, sha) if s.auto and s.branch in ("", event.ref)]

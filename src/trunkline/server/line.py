@@ -84,6 +84,9 @@ class Line:
         self.far = builtin.server_files(self._revision, include_hosts)
         self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
         self.on_gone: Callable[[str, str], None] = lambda project, ref: None  # told of each branch that was deleted
+        self.on_moved: Callable[[str, str, str], list[Run]] = (
+            lambda project, ref, sha: []
+        )  # told of each branch that moved; returns more runs
         self.downstream, self.environments = Downstream(self), JobEnvironments(self)
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
@@ -123,6 +126,7 @@ class Line:
                     run = self.accept(project, event, ref, sha) if event is not None else None
                     if run is not None:
                         started.append(run)
+                    started += self.on_moved(path, ref, sha)
             for ref in known.keys() - now.keys():
                 self.store.write(lambda tx, ref=ref: tx.set_ref(project.id, ref, None))  # type: ignore[misc]
                 self.environments.gone(path, ref.removeprefix("refs/heads/"))
@@ -195,10 +199,11 @@ class Line:
         entry: Entry | None = None,
         parent: Link | None = None,
         also: Callable[[Transaction, Run], None] = lambda tx, run: None,
+        only_with_jobs: bool = False,
     ) -> Run | None:
         """Plan a run for an event and save it; a pipeline with mistakes becomes a failed run that shows them. None: there is no pipeline file.
 
-        `also` is saved together with the run.
+        `also` is saved together with the run. `only_with_jobs`: where its rules leave no job, there is no run either.
         """
         git_dir = self.repositories.git_dir(project.path)
         files = Revisions(git_dir, event.revision.sha)
@@ -228,6 +233,9 @@ class Line:
                 else:
                     draft = replace(planned.run, created_at=now, decisions=(*notes, *planned.decisions))
                     draft, facts = settle.advance(draft, now)
+
+        if only_with_jobs and draft.status is Status.SKIPPED and not draft.jobs:
+            return None
 
         def save(tx: Transaction) -> Run | None:
             if ref:

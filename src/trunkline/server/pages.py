@@ -19,6 +19,7 @@ from trunkline.kit.ids import token
 from trunkline.kit.words import duration, plural, size
 from trunkline.model.deliveries import ERRORS
 from trunkline.model.errors import ConfigError, Refused, TrunklineError
+from trunkline.model.requests import RequestState
 from trunkline.model.runs import JobRun, Run, Status
 from trunkline.pipeline.why import explain
 from trunkline.ports.store import User
@@ -97,6 +98,10 @@ class Pages:
             Route(project + "/start", form(self.start), methods=["POST"]),
             Route(project + "/environments/{environment:path}/{action}", form(self.act_on_environment), methods=["POST"]),
             Route(project + "/environments", page(self.environments)),
+            Route(project + "/requests", page(self.requests)),
+            Route(project + "/requests", form(self.open_request), methods=["POST"]),
+            Route(project + "/requests/{number:int}", page(self.request)),
+            Route(project + "/requests/{number:int}/{action}", form(self.act_on_request), methods=["POST"]),
             Route(project, page(self.project)),
         ]
 
@@ -223,6 +228,7 @@ class Pages:
             more=more,
             url=self.desk.line.url,
             schedules=self.desk.schedules.of(path),
+            open_requests=sum(r.state is RequestState.OPEN for r in self.desk.requests.of(path)),
         )
 
     def environments(self, request: Request) -> Response:
@@ -301,6 +307,7 @@ class Pages:
             downstream=[(j, self.desk.line.run(j.downstream.run)) for j in run.jobs if j.downstream is not None],
             parent_job=self.desk.line.run(run.parent.run).job_by_id(run.parent.job).name if run.parent is not None else "",
             draw=lambda child: Markup(graph.svg(child)) if child.jobs else "",  # noqa: S704 - as above
+            exposed=self._exposed(run),
             can_cancel=not run.status.is_final,
             can_retry=any(j.status in (Status.FAILED, Status.CANCELED) for j in run.jobs),
         )
@@ -342,6 +349,76 @@ class Pages:
         user = request.state.user
         run = self.desk.start(self._path(request), fields.get("ref", ""), {}, user)
         return RedirectResponse(f"/{run.project}/runs/{run.number}", 303)
+
+    # change requests
+
+    def requests(self, request: Request) -> Response:
+        """A project's change requests, and a form to propose a branch."""
+        path = self._path(request)
+        project = self.desk.store.read(lambda tx: tx.find_project(path))
+        if project is None:
+            raise NotFound(f"there is no project {path}")
+        state = request.query_params.get("state", "open")
+        everything = self.desk.requests.of(path)
+        heads = [r.removeprefix("refs/heads/") for r in self.desk.line.repositories.refs(path) if r.startswith("refs/heads/")]
+        return self._render(
+            request,
+            "requests.html",
+            path=path,
+            state=state,
+            counts={s.value: sum(r.state is s for r in everything) for s in RequestState},
+            rows=[self.desk.requests.standing(r) for r in everything if r.state.value == state][:100],
+            branches=[b for b in heads if b != project.default_branch],
+            targets=heads,
+            default=project.default_branch,
+        )
+
+    def open_request(self, request: Request, fields: dict[str, str]) -> Response:
+        """Propose a branch."""
+        source, target, title, description = (fields.get(n, "") for n in ("source", "target", "title", "description"))
+        user, path = request.state.user.name, self._path(request)
+        made = self.desk.requests.open(path, source, target, title, description, user, "squash" in fields, "remove_source" in fields)
+        return RedirectResponse(f"/{made.project}/requests/{made.number}", 303)
+
+    def request(self, request: Request) -> Response:
+        """One change request: what it changes, what its run says, what is in the way."""
+        path = self._path(request)
+        standing = self.desk.requests.standing(self.desk.requests.find(path, request.path_params["number"]))
+        row = standing.run
+        run = self.desk.line.run(row.id) if row is not None else None
+        reports = self.desk.store.read(lambda tx: tx.reports(row.id)) if row is not None else []
+        user = request.state.user.name
+        return self._render(
+            request,
+            "request.html",
+            path=path,
+            s=standing,
+            can_approve=user != standing.request.author and user not in standing.request.approved_by,
+            graph=Markup(graph.svg(run)) if run is not None and run.jobs else "",  # noqa: S704 - escaped where it is made
+            summary=_test_summary(reports),
+            coverage=_coverage(run, reports) if run is not None else None,
+            exposed=self._exposed(run) if run is not None else [],
+            commits=self.desk.requests.commits(standing),
+            files=[(f, self.desk.requests.diff(standing, f.path)) for f in self.desk.requests.files(standing)[:100]],
+        )
+
+    def _exposed(self, run: Run) -> list[dict[str, str]]:
+        """Return the artifacts that jobs want to be seen (artifacts:expose_as)."""
+        return [
+            {"name": j.job.artifacts.expose_as, "url": f"/jobs/{j.id}/artifacts"}
+            for j in run.jobs
+            if j.job.artifacts is not None and j.job.artifacts.expose_as and self.desk.artifacts_exist(run, j)
+        ]
+
+    def act_on_request(self, request: Request, fields: dict[str, str]) -> Response:
+        """Approve, merge, close, open again."""
+        path, number, action = self._path(request), request.path_params["number"], request.path_params["action"]
+        user = request.state.user.name
+        if action in ("merge", "when_green"):
+            self.desk.requests.merge(path, number, user, action == "when_green")
+        else:
+            self.desk.requests.act(path, number, action, user)
+        return RedirectResponse(f"/{path}/requests/{number}", 303)
 
     # jobs
 
