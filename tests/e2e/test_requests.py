@@ -132,7 +132,9 @@ def test_the_command(server: Server, folder: Path) -> None:
     git(folder, "remote", "add", "origin", f"{server.url}/team/project.git")
 
     def ask(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "trunkline", "request", *words], cwd=folder, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [sys.executable, "-m", "trunkline", "request", *words], cwd=folder, capture_output=True, text=True, timeout=60
+        )
 
     assert "no change requests" in ask().stdout
     opened = ask("open", "--title", "Mine")

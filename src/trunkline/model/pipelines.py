@@ -101,6 +101,7 @@ class Rule:
     variables: tuple[Variable, ...] = ()
     needs: tuple[Need, ...] | None = None
     interruptible: bool | None = None
+    auto_cancel: "AutoCancel | None" = None
 
 
 @record
@@ -142,7 +143,7 @@ class ReportSpec:
 
 @record
 class Artifacts:
-    """What is kept of a job. `expire_in` is in seconds, None for never."""
+    """What is kept of a job. `expire_in` is in seconds, None for never; `access` says who may have it: all, developer, maintainer or none."""
 
     paths: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -151,6 +152,7 @@ class Artifacts:
     when: When = When.ON_SUCCESS
     expire_in: float | None = 30 * 86400.0
     expose_as: str = ""
+    access: str = "all"
     reports: tuple[ReportSpec, ...] = ()
 
 
@@ -165,6 +167,7 @@ class Cache:
     policy: str = "pull-push"
     when: When = When.ON_SUCCESS
     fallback_keys: tuple[str, ...] = ()
+    unprotect: bool = False
 
 
 @record
@@ -186,6 +189,71 @@ class EnvironmentSpec:
     on_stop: str = ""
     tier: str = ""
     auto_stop_in: float | None = None
+
+
+@record
+class IdToken:
+    """A signed token that the job gets as variable `name`, for those who are named in `audience` (OpenID Connect)."""
+
+    name: str
+    audience: tuple[str, ...]
+
+
+@record
+class Secret:
+    """What the job gets as variable `name` from a vault: `field` of what lies at `path` in the engine (kv-v1, kv-v2, generic) mounted at `mount`.
+
+    `token` refers to the id token that opens the vault; with `file` the variable is the path of a file that holds the value.
+    """
+
+    name: str
+    engine: str
+    mount: str
+    path: str
+    field: str
+    token: str = ""
+    file: bool = True
+
+
+@record
+class AssetLink:
+    """A link that a release names."""
+
+    name: str
+    url: str
+    kind: str = "other"
+
+
+@record
+class ReleaseSpec:
+    """The release that a job makes once it has passed; all texts may hold references, `description` may be the path of a file."""
+
+    tag_name: str = ""
+    tag_message: str = ""
+    description: str = ""
+    name: str = ""
+    ref: str = ""
+    milestones: tuple[str, ...] = ()
+    links: tuple[AssetLink, ...] = ()
+
+
+@record
+class PagesSpec:
+    """The site that a job publishes: the folder `publish` of its artifacts, below `prefix`, for `expire_in` seconds (None: as long as it is the newest)."""
+
+    publish: str = "public"
+    prefix: str = ""
+    expire_in: float | None = None
+
+
+@record
+class Prefilled:
+    """A variable that a person is asked for who starts a run."""
+
+    name: str
+    value: str
+    description: str
+    options: tuple[str, ...] = ()
 
 
 @record
@@ -229,6 +297,12 @@ class Job:
     coverage: str = ""
     resource_group: str = ""
     trigger: Trigger | None = None
+    id_tokens: tuple[IdToken, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    pre_get_sources: tuple[str, ...] = ()
+    release: ReleaseSpec | None = None
+    pages: PagesSpec | None = None
+    confirmation: str = ""
     group: str = ""
     node_index: int = 0
     node_total: int = 1
@@ -248,3 +322,4 @@ class Pipeline:
     name: str = ""
     files: tuple[str, ...] = ()
     auto_cancel: AutoCancel = field(default_factory=AutoCancel)
+    prefilled: tuple[Prefilled, ...] = ()

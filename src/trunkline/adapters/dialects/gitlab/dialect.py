@@ -148,6 +148,7 @@ class GitlabDialect:
             workflow=parts.rules(workflow_parts["rules"], "workflow:rules", m, workflow=True) if "rules" in workflow_parts else None,
             name=m.string(workflow_parts["name"], "workflow:name") if "name" in workflow_parts else "",
             files=tuple(dict.fromkeys(_files(tree))),
+            prefilled=parts.prefilled(whole["variables"], m) if "variables" in whole else (),
             auto_cancel=parts.auto_cancel(workflow_parts["auto_cancel"], m) if "auto_cancel" in workflow_parts else AutoCancel(),
         )
         return (None if m.has_errors else pipeline), tuple(m.found)

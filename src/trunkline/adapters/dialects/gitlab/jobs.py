@@ -1,11 +1,11 @@
 """One job of the file -> one `Job`, or one for each node of its `parallel`."""
 
-from trunkline.adapters.dialects.gitlab import keywords, parts, triggers
+from trunkline.adapters.dialects.gitlab import credentials, keywords, parts, publishing, triggers
 from trunkline.kit.lazy import lazy
 from trunkline.kit.record import replace
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
-from trunkline.model.pipelines import AllowFailure, Job, Retry, When
+from trunkline.model.pipelines import AllowFailure, Artifacts, Job, PagesSpec, Retry, When
 from trunkline.model.variables import Variable
 from trunkline.reading import MAX_NESTING, Mistakes, place
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 else:
     patterns = lazy("trunkline.kit.patterns")
 
+_NONE = Node(None, 0, 0)
 WEEK = 7 * 86400.0
 
 
@@ -38,11 +39,8 @@ class JobReader:
             return ()
         for word in sorted(keywords.NOT_YET.keys() & own.keys()):
             m.unsupported(node.keys[word], word, f'job "{name}": {word} {keywords.NOT_YET[word]}')
-        for word in ("hooks", "release"):
-            if word in own:
-                parts.CHECKS[word](own[word], f'job "{name}": {word}', m)
         cant = next((keywords.CANT_RUN[w] for w in keywords.CANT_RUN if w in own), "")
-        if cant:
+        if "run" in own:
             m.unsupported(node.keys["run"], "unsupported", f'job "{name}" can\'t run: {cant}')
         if "trigger" in own:
             for word in sorted(triggers.NEEDS_A_RUNNER & own.keys()):
@@ -89,6 +87,9 @@ class JobReader:
             found = self._value(own, word)
             return None if found is None or found.value is None else found
 
+        tokens, hooks, release = part("id_tokens"), part("hooks"), own.get("release")
+        secrets, no_secret = credentials.secrets(own["secrets"], f"{where}: secrets", m) if own.get("secrets", _NONE).value else ((), "")
+        site = publishing.pages(name, own, where, m)
         when = When.ON_SUCCESS
         if "when" in own:
             word = m.choice(own["when"], f"{where}: when", ("on_success", "on_failure", "always", "never", "manual", "delayed"))
@@ -123,7 +124,7 @@ class JobReader:
             image=parts.image(image, f"{where}: image", m) if image else None,
             services=parts.services(services, f"{where}: services", m) if services else (),
             tags=m.strings(tags, f"{where}: tags", 2) if tags else (),
-            artifacts=parts.artifacts(artifacts, f"{where}: artifacts", m) if artifacts else None,
+            artifacts=_published(parts.artifacts(artifacts, f"{where}: artifacts", m) if artifacts else None, site),
             caches=parts.caches(caches, f"{where}: cache", m) if caches else (),
             retry=parts.retry(retry, f"{where}: retry", m) if retry else Retry(),
             timeout=m.span(timeout, f"{where}: timeout") if timeout else None,
@@ -134,7 +135,13 @@ class JobReader:
             trigger=triggers.trigger(own["trigger"], f"{where}: trigger", m) if "trigger" in own else None,
             group=name,
             inherit_variables=self._inherited(own.get("inherit")),
-            unsupported=cant,
+            id_tokens=credentials.id_tokens(tokens, f"{where}: id_tokens", m) if tokens else (),
+            secrets=secrets,
+            pre_get_sources=parts.hooks(hooks, f"{where}: hooks", m) if hooks else (),
+            release=publishing.release(release, f"{where}: release", m) if release is not None and release.value is not None else None,
+            pages=site,
+            confirmation=m.string(own["manual_confirmation"], f"{where}: manual_confirmation") if "manual_confirmation" in own else "",
+            unsupported=cant or no_secret,
         )
 
     def _coverage(self, node: Node, where: str) -> str:
@@ -187,6 +194,16 @@ class JobReader:
             )
         total = m.integer(node, where, 1, 200)
         return tuple(replace(job, name=f"{job.name} {i}/{total}", node_index=i, node_total=total) for i in range(1, total + 1))
+
+
+def _published(artifacts: Artifacts | None, site: PagesSpec | None) -> Artifacts | None:
+    """Return the artifacts of a job that publishes a site: its folder is always among them."""
+    if site is None:
+        return artifacts
+    known = artifacts or Artifacts()
+    return (
+        known if any(p.rstrip("/") == site.publish.rstrip("/") for p in known.paths) else replace(known, paths=(*known.paths, site.publish))
+    )
 
 
 def manual_blocks(job: Job) -> AllowFailure:

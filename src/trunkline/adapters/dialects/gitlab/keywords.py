@@ -83,15 +83,8 @@ DEFAULT = frozenset(
 
 NOT_YET = {
     "dast_configuration": "is ignored",
-    "hooks": "is ignored: pre_get_sources_script does not run",
-    "id_tokens": "is ignored: the job gets no token",
     "identity": "is ignored",
     "inputs": "is ignored",
-    "manual_confirmation": "is ignored: the job starts without asking again",
-    "pages": "is ignored: the files are kept as artifacts, no site is published",
-    "publish": "is ignored: the files are kept as artifacts, no site is published",
-    "release": "is ignored: no release is made",
-    "secrets": "is ignored: the job gets no secret",
 }
 
 CANT_RUN = {

@@ -15,6 +15,7 @@ from trunkline.model.pipelines import (
     EnvironmentSpec,
     Image,
     Need,
+    Prefilled,
     RefPolicy,
     ReportSpec,
     Retry,
@@ -50,6 +51,18 @@ def variables(node: Node, where: str, m: Mistakes, described: bool = False) -> t
         else:
             out.append(Variable(name, m.string(item, f"{where}:{name}")))
     return tuple(out)
+
+
+def prefilled(node: Node, m: Mistakes) -> tuple[Prefilled, ...]:
+    """Return the variables of the file that have a description: whoever starts a run is asked for them."""
+    found = []
+    for name, item in node.value.items() if isinstance(node.value, dict) else ():
+        if isinstance(item.value, dict) and "description" in item.value:
+            said = item.value
+            options = m.strings(said["options"], f"variables:{name}:options") if "options" in said else ()
+            value = m.string(said["value"], f"variables:{name}:value") if "value" in said else ""
+            found.append(Prefilled(name, value, m.string(said["description"], f"variables:{name}:description"), options))
+    return tuple(found)
 
 
 def condition(node: Node, where: str, m: Mistakes) -> Condition | None:
@@ -142,6 +155,7 @@ def _rule(node: Node, where: str, m: Mistakes, workflow: bool) -> Rule:
         variables=variables(parts["variables"], f"{where}:variables", m) if "variables" in parts else (),
         needs=needs(parts["needs"], f"{where}:needs", m) if "needs" in parts else None,
         interruptible=m.boolean(parts["interruptible"], f"{where}:interruptible") if "interruptible" in parts else None,
+        auto_cancel=auto_cancel(parts["auto_cancel"], m) if "auto_cancel" in parts else None,
     )
 
 
@@ -259,9 +273,11 @@ def artifacts(node: Node, where: str, m: Mistakes) -> Artifacts | None:
         text = m.string(parts["expire_in"], f"{where}:expire_in")
         expire = None if text in ("never", "0") else m.span(parts["expire_in"], f"{where}:expire_in")
     when = m.choice(parts["when"], f"{where}:when", ("on_success", "on_failure", "always")) if "when" in parts else ""
-    for name in ("public", "access"):
-        if name in parts:
-            m.note(node.keys[name], where, f"{where}:{name} has no effect yet: whoever may see the project may see its artifacts")
+    if "public" in parts and "access" in parts:
+        m.error(node.keys["public"], where, f"{where} has both public and access", "say it with access")
+    access = m.choice(parts["access"], f"{where}:access", ("all", "developer", "maintainer", "none")) if "access" in parts else "all"
+    if "public" in parts and not m.boolean(parts["public"], f"{where}:public"):
+        access = "developer"
     return Artifacts(
         paths=m.strings(parts["paths"], f"{where}:paths", MAX_NESTING) if "paths" in parts else (),
         exclude=m.strings(parts["exclude"], f"{where}:exclude", MAX_NESTING) if "exclude" in parts else (),
@@ -270,6 +286,7 @@ def artifacts(node: Node, where: str, m: Mistakes) -> Artifacts | None:
         when=When(when) if when else When.ON_SUCCESS,
         expire_in=expire,
         expose_as=m.text(parts["expose_as"], f"{where}:expose_as") if "expose_as" in parts else "",
+        access=access or "all",
         reports=_reports(parts["reports"], f"{where}:reports", m) if "reports" in parts else (),
     )
 
@@ -339,6 +356,7 @@ def _cache(node: Node, where: str, m: Mistakes) -> Cache:
         policy=policy,
         when=When(when) if when else When.ON_SUCCESS,
         fallback_keys=m.strings(parts["fallback_keys"], f"{where}:fallback_keys") if "fallback_keys" in parts else (),
+        unprotect="unprotect" in parts and m.boolean(parts["unprotect"], f"{where}:unprotect"),
     )
 
 
@@ -436,29 +454,10 @@ def environment(node: Node, where: str, m: Mistakes) -> EnvironmentSpec | None:
     )
 
 
-def _hooks(node: Node, where: str, m: Mistakes) -> None:
-    for name, item in m.mapping(node, where, ("pre_get_sources_script",)).items():
-        if name == "pre_get_sources_script":
-            m.strings(item, f"{where}:{name}", MAX_NESTING)
-
-
-def _release(node: Node, where: str, m: Mistakes) -> None:
-    known = m.mapping(node, where, ("tag_name", "tag_message", "description", "name", "ref", "milestones", "released_at", "assets"))
-    if "assets" not in known:
-        return
-    links = m.mapping(known["assets"], f"{where}:assets", ("links",)).get("links")
-    if links is None or not isinstance(links.value, list) or not links.value:
-        m.error(known["assets"], where, f"{where}:assets must list links")
-        return
-    for link in links.value:
-        said = m.mapping(link, f"{where}:assets:links", ("name", "url", "filepath", "link_type"))
-        if "name" not in said or "url" not in said:
-            m.error(link, where, f"{where}:assets:links: a link needs name and url")
-        if "link_type" in said:
-            m.choice(said["link_type"], f"{where}:assets:links:link_type", ("runbook", "package", "image", "other"))
-
-
-CHECKS = {"hooks": _hooks, "release": _release}
+def hooks(node: Node, where: str, m: Mistakes) -> tuple[str, ...]:
+    """Return the commands that run before the sources are fetched."""
+    found = m.mapping(node, where, ("pre_get_sources_script",)).get("pre_get_sources_script")
+    return m.strings(found, f"{where}:pre_get_sources_script", MAX_NESTING) if found is not None else ()
 
 
 AUTO_CANCEL = {"on_new_commit": ("conservative", "interruptible", "none"), "on_job_failure": ("all", "none")}
