@@ -94,9 +94,8 @@ def test_everything_is_readable_without_javascript(server: Server, tmp_path: Pat
 
 
 def test_signing_in_and_out(server: Server, page: "Page") -> None:
-    from tests.e2e.test_server import _admin
 
-    _admin(server, "password", given="correct horse battery\n")
+    server.admin("password", given="correct horse battery\n")
     page.goto("/")
     page.get_by_label("Name").fill("admin")
     page.get_by_label("Password").fill("correct horse battery")

@@ -201,22 +201,17 @@ def test_a_push_whose_server_was_killed_before_the_run_was_saved_is_found_at_the
 
 def test_nobody_gets_in_without_a_password_once_one_is_set(server: Server, tmp_path: Path) -> None:
     server.stop()
-    _admin(server, "password", given="correct horse battery\n")
+    server.admin("password", given="correct horse battery\n")
     server.start()
 
     assert server.request("GET", "/api/v1/runs")[0] == 401
     assert server.request("GET", "/")[0] == 303
     assert server.request("GET", "/team/x.git/info/refs?service=git-receive-pack")[0] == 401
-    server.token = _admin(server, "token").strip()
+    server.token = server.admin("token").strip()
     server.push(project(tmp_path / "p", "job: {script: [echo]}"))
     assert server.until_ended(1)["status"] == "passed"
     server.token = "tl_wrong"
     assert server.request("GET", "/api/v1/runs")[0] == 401
-
-
-def _admin(server: Server, *words: str, given: str = "") -> str:
-    command = [sys.executable, "-m", "trunkline", "admin", *words, "--data", str(server.data)]
-    return subprocess.run(command, input=given, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_other_addresses_need_a_password_first(tmp_path: Path) -> None:

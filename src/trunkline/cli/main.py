@@ -23,6 +23,8 @@ COMMANDS = {
     "approve": ("trunkline.cli.deploy", "approve a rollout that waits for it"),
     "stop": ("trunkline.cli.deploy", "stop an environment"),
     "env": ("trunkline.cli.deploy", "show what serves where"),
+    "start": ("trunkline.cli.start", "start a run on the server"),
+    "trigger": ("trunkline.cli.trigger", "tokens with which other programs start runs"),
     "request": ("trunkline.cli.request", "propose a branch for another; approve and merge"),
     "schedule": ("trunkline.cli.schedule", "runs that begin by the clock"),
     "monitoring": ("trunkline.cli.monitoring", "write what Prometheus and Grafana need"),

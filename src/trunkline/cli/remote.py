@@ -42,9 +42,9 @@ class Remote:
             self.token = self.token or url.password or ""
 
     def ask(self, path: str, body: object = None, method: str = "") -> Any:
-        """Ask; raises one of our errors with what the server said."""
+        """Ask for something of the project, or for a path that begins with a slash; raises one of our errors with what the server said."""
         request = urllib.request.Request(  # noqa: S310 - http or https: checked above, or said on the command line
-            f"{self.server}/api/v1/projects/{self.project}/{path}"
+            self.server + (path if path.startswith("/") else f"/api/v1/projects/{self.project}/{path}")
         )
         if method:
             request.method = method

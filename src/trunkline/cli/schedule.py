@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
             print(_line(schedule))
         return 0
     if options.what == "add":
-        variables = dict(_pair(pair) for pair in options.variable)
+        variables = dict(pair(text) for text in options.variable)
         told = remote.ask("schedules", {"cron": options.which, "ref": options.ref, "timezone": options.timezone, "variables": variables})
     elif not options.which.isdigit():
         raise ConfigError(f"{options.which!r} is no number of a schedule", "trunkline schedule shows them")
@@ -62,10 +62,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str, option: str = "--variable") -> tuple[str, str]:
+    """Return name and value of NAME=VALUE; raises ConfigError."""
     name, separator, value = text.partition("=")
-    if not separator or not name.isidentifier():
-        raise ConfigError(f"--variable {text!r} is not NAME=VALUE")
+    if not separator or not name.replace("-", "_").isidentifier():
+        raise ConfigError(f"{option} {text!r} is not NAME=VALUE")
     return name, value
 
 

@@ -27,8 +27,10 @@ def key_of(cache: Cache, workspace: str, values: Mapping[str, str]) -> str:
     return f"{text}-{told}" if text else told
 
 
-def _folder(root: str, key: str) -> str:
-    return os.path.join(root, digest(key)[:32])
+def _folder(root: str, key: str, cache: Cache, values: Mapping[str, str]) -> str:
+    """Return where a key's files lie: apart for each project, and for protected refs unless the cache wants to be shared (cache:unprotect)."""
+    split = "" if cache.unprotect or "TRUNKLINE_LOCAL" in values else values.get("CI_COMMIT_REF_PROTECTED", "false")
+    return os.path.join(root, digest(values.get("CI_PROJECT_PATH", ""), split, key)[:32])
 
 
 def restore(root: str, cache: Cache, workspace: str, values: Mapping[str, str]) -> str:
@@ -36,8 +38,9 @@ def restore(root: str, cache: Cache, workspace: str, values: Mapping[str, str]) 
     key = key_of(cache, workspace, values)
     if expand(cache.policy, values) == "push":
         return f"cache {key}: only saved, not restored (policy: push)"
-    for candidate in (key, *(expand(k, values) for k in cache.fallback_keys)):
-        folder = _folder(root, candidate)
+    last = values.get("CACHE_FALLBACK_KEY", "")
+    for candidate in (key, *(expand(k, values) for k in cache.fallback_keys), *((last,) if last else ())):
+        folder = _folder(root, candidate, cache, values)
         if os.path.isdir(folder):
             count = artifacts.restore(folder, workspace)
             os.utime(folder)
@@ -55,7 +58,7 @@ def save(root: str, cache: Cache, workspace: str, values: Mapping[str, str], pas
     found = artifacts.collect(workspace, cache.paths, (), values)
     if not found.paths:
         return f"cache {key}: not saved, no file matches {', '.join(cache.paths)}"
-    artifacts.keep(workspace, found.paths, _folder(root, key))
+    artifacts.keep(workspace, found.paths, _folder(root, key, cache, values))
     return f"cache {key}: {len(found.paths)} files saved"
 
 

@@ -18,9 +18,17 @@ class Masker:
     """Replaces secrets by [MASKED], also where one is cut by the border between two pieces."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self.secrets = sorted({s.encode("utf-8", "surrogateescape") for s in secrets if len(s) >= 4}, key=len, reverse=True)
-        self.longest = max((len(s) for s in self.secrets), default=0)
+        self.secrets: list[bytes] = []
+        self.longest = 0
         self.held = b""
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        """Hide these too, from now on; of a text of several lines also each longer line."""
+        found = {line for s in secrets for line in (s, *(line for line in s.splitlines() if len(line) >= 8)) if len(line) >= 4}
+        if found:
+            self.secrets = sorted({*self.secrets, *(s.encode("utf-8", "surrogateescape") for s in found)}, key=len, reverse=True)
+            self.longest = len(self.secrets[0])
 
     def masked(self, data: bytes, last: bool = False) -> bytes:
         """Return what may be shown now; the rest is held until it is clear that no secret begins there."""

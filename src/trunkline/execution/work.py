@@ -15,7 +15,7 @@ from trunkline.kit.lazy import lazy
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import field, mutable, record, replace
 from trunkline.kit.words import duration, plural, size
-from trunkline.model.errors import TrunklineError
+from trunkline.model.errors import ConfigError, TrunklineError
 from trunkline.model.pipelines import Job, When
 from trunkline.model.runs import JobResult, Reason, Status
 from trunkline.model.variables import Variable, expand, resolve
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from trunkline.execution import artifacts, caches, environments, interpreters
     from trunkline.ports.executor import Executor, Sandbox
+    from trunkline.ports.vaults import Vault
 else:
     re = lazy("re")
     artifacts = lazy("trunkline.execution.artifacts")
@@ -36,6 +37,7 @@ else:
 DEFAULT_TIMEOUT = 3600.0
 AFTER_SCRIPT_TIMEOUT = 300.0
 
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 PASSED_THROUGH = frozenset(
     (
         "PATH",
@@ -96,6 +98,7 @@ class Workshop:
     uv: Callable[[], str | None]
     fresh: bool = False
     python_of: Callable[[str], str | None] = lambda image: None
+    vault: Vault | None = None
     interpreters: dict[str, interpreters.Interpreter] = field(default_factory=dict)
 
 
@@ -133,7 +136,20 @@ class _Worker:
     def __init__(self, shop: Workshop, task: Assignment, cancel: Cancel, trace: Trace, values: dict[str, str]) -> None:
         self.shop, self.task, self.cancel, self.trace, self.values = shop, task, cancel, trace, values
         self.job = task.job
+        self._about_the_runner()
         self.note = ""
+
+    def _about_the_runner(self) -> None:
+        """Add what only the runner knows."""
+        machine = os.uname()
+        for name, value in {
+            "CI_RUNNER_ID": "1", "CI_RUNNER_DESCRIPTION": self.task.label, "CI_RUNNER_TAGS": "[" + ", ".join(f'"{t}"' for t in self.job.tags) + "]",
+            "CI_RUNNER_SHORT_TOKEN": "trunkline", "CI_RUNNER_VERSION": __version__, "CI_RUNNER_REVISION": __version__,
+            "CI_RUNNER_EXECUTABLE_ARCH": f"{machine.sysname.lower()}/{_ARCHITECTURES.get(machine.machine, machine.machine)}",
+            "CI_SHARED_ENVIRONMENT": "true", "CI_CONCURRENT_ID": "0", "CI_CONCURRENT_PROJECT_ID": "0",
+            "CI_JOB_TIMEOUT": str(int(self.job.timeout or self.task.timeout)),
+        }.items():  # fmt: skip
+            self.values.setdefault(name, value)
 
     def story(self) -> JobResult:
         """Prepare, fetch, run, keep."""
@@ -148,17 +164,20 @@ class _Worker:
         with ExitStack() as open_things:
             workspace = lease_workspace(self.shop.folders.work, self.task.project.rsplit("/", 1)[-1] or "project")
             open_things.callback(workspace.release)
+            git_dir = self.task.sources.git_dir
+            readable = (f"{git_dir}/objects",) if git_dir else ()  # the lent repository borrows them
+            sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder, readable))
+            if job.pre_get_sources and (code := self._hook(sandbox)):
+                return self._result(code, timed_out=False, dotenv=(), problem="", coverage=None)
             with trace.section("get_sources", "Getting the files"):
                 kept, copied = workspace.sync(self.task.sources)
                 trace.say(
                     f"{self.task.sources.sha[:8] or 'working tree'} in {workspace.folder} ({plural(copied, 'file')} copied, {kept} kept)"
                 )
-            git_dir = self.task.sources.git_dir
-            readable = (f"{git_dir}/objects",) if git_dir else ()  # the lent repository borrows them
-            sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder, readable))
             self.values["CI_PROJECT_DIR"] = workspace.folder
             self.values["CI_BUILDS_DIR"] = os.path.dirname(workspace.folder)
             self._write_file_variables(sandbox)
+            self._fetch_secrets(sandbox)
             self._fetch(workspace.folder, missing)
             return self._run(sandbox, workspace.top)
 
@@ -169,6 +188,40 @@ class _Worker:
                 with open(path, "w", encoding="utf-8") as f:
                     f.write(variable.value)
                 self.values[variable.name] = path
+
+    def _hook(self, sandbox: Sandbox) -> int:
+        """Run what the job wants to run before its sources are fetched; return the exit code."""
+        with self.trace.section("pre_get_sources", "Running hooks:pre_get_sources_script"):
+            commands = script.bash_script(self.job.pre_get_sources)
+            deadline = time.monotonic() + (self.job.timeout or self.task.timeout)
+            os.makedirs(sandbox.project_dir, exist_ok=True)  # nothing has been fetched yet
+            return sandbox.run(commands, self._environment(), self.trace.write, self.cancel, deadline).exit_code
+
+    def _fetch_secrets(self, sandbox: Sandbox) -> None:
+        """Fetch what the job wants from a vault. What somebody gave by hand on a laptop is taken instead."""
+        is_local = "TRUNKLINE_LOCAL" in self.values
+        for proof in self.job.id_tokens:
+            if proof.name not in self.values:
+                self.trace.say(f"{proof.name} is empty: only a server signs id tokens")
+        if not self.job.secrets:
+            return
+        with self.trace.section("resolve_secrets", "Fetching secrets"):
+            proofs = {t.name: self.values[t.name] for t in self.job.id_tokens if t.name in self.values}
+            for secret in self.job.secrets:
+                if is_local and secret.name in self.values:
+                    value = self.values[secret.name]
+                elif self.shop.vault is None:
+                    raise ConfigError(f"secret {secret.name}: only a server fetches secrets", f"give one with --variable {secret.name}=...")
+                else:
+                    value = self.shop.vault.read(secret, self.values, proofs)
+                self.trace.masker.add(value)
+                self.values[secret.name] = value
+                if secret.file:
+                    path = os.path.join(sandbox.tmp, secret.name)
+                    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+                        f.write(value)
+                    self.values[secret.name] = path
+                self.trace.say(f"{secret.name}: {secret.path} of {secret.mount}")
 
     def _fetch(self, folder: str, missing: list[str]) -> None:
         """Bring caches and the artifacts of earlier jobs."""
@@ -201,6 +254,7 @@ class _Worker:
         env.setdefault("UV_LINK_MODE", "copy")  # links into uv's cache would let a job change what others install
         env["SHELL"] = "/bin/bash"
         env["TERM"] = "dumb"
+        env["CI_JOB_STATUS"] = "running"
         return env | {n: v for n, v in self.values.items() if "\0" not in v}
 
     def _run(self, sandbox: Sandbox, top: str) -> JobResult:

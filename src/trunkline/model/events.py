@@ -69,6 +69,8 @@ class Event:
     user: str = ""
     variables: tuple[tuple[str, str], ...] = ()
     proposal: Proposal | None = None
+    tag_message: str = ""
+    payload: str = ""
 
     @property
     def is_request(self) -> bool:

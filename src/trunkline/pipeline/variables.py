@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from trunkline import __version__
 from trunkline.kit.lazy import lazy
-from trunkline.model.events import Event, Proposal
+from trunkline.model.events import Event, EventKind, Proposal
 from trunkline.model.pipelines import Job
 from trunkline.model.runs import JobRun, Run, Status
 from trunkline.model.variables import Variable, expand, resolve
@@ -46,6 +47,12 @@ def event_variables(event: Event, project: str, default_branch: str = "main", se
         "TRUNKLINE": "true",
         "CI_SERVER": "yes",
         "CI_SERVER_NAME": "Trunkline",
+        "CI_SERVER_VERSION": __version__,
+        "CI_SERVER_VERSION_MAJOR": __version__.split(".")[0],
+        "CI_SERVER_VERSION_MINOR": __version__.split(".")[1],
+        "CI_SERVER_VERSION_PATCH": __version__.split(".")[2],
+        "CI_SERVER_REVISION": __version__,
+        "GITLAB_FEATURES": "",
         "CI_COMMIT_SHA": r.sha,
         "CI_COMMIT_SHORT_SHA": r.short,
         "CI_COMMIT_BEFORE_SHA": event.before,
@@ -66,6 +73,10 @@ def event_variables(event: Event, project: str, default_branch: str = "main", se
         "CI_PROJECT_ROOT_NAMESPACE": namespace.split("/")[0],
         "CI_PROJECT_VISIBILITY": "private",
         "CI_DEFAULT_BRANCH": default_branch,
+        "CI_DEFAULT_BRANCH_SLUG": slug(default_branch),
+        "CI_PROJECT_NAMESPACE_SLUG": slug(namespace),
+        "CI_PROJECT_DESCRIPTION": "",
+        "CI_PROJECT_REPOSITORY_LANGUAGES": "",
         "CI_CONFIG_PATH": ".gitlab-ci.yml",
         "GITLAB_USER_LOGIN": event.user,
         "GITLAB_USER_NAME": r.author_name,
@@ -75,6 +86,13 @@ def event_variables(event: Event, project: str, default_branch: str = "main", se
         values |= {
             "CI_SERVER_URL": server,
             "CI_SERVER_HOST": host.split(":")[0],
+            "CI_SERVER_PORT": host.partition(":")[2] or ("443" if server.startswith("https") else "80"),
+            "CI_SERVER_SHELL_SSH_HOST": host.split(":")[0],
+            "CI_SERVER_SHELL_SSH_PORT": "22",
+            "CI_API_V4_URL": f"{server}/api/v4",
+            "CI_PAGES_DOMAIN": host,
+            "CI_PAGES_URL": f"{server}/pages/{project}",
+            "CI_CONFIG_REF_URI": f"{host}/{project}//.gitlab-ci.yml@refs/{'tags' if event.is_tag else 'heads'}/{event.ref}",
             "CI_SERVER_FQDN": host,
             "CI_SERVER_PROTOCOL": server.split("://")[0],
             "CI_PROJECT_URL": f"{server}/{project}",
@@ -84,8 +102,11 @@ def event_variables(event: Event, project: str, default_branch: str = "main", se
         values |= _request_variables(event, project, default_branch, values.get("CI_PROJECT_URL", ""))
     elif event.is_tag:
         values["CI_COMMIT_TAG"] = event.ref
+        values["CI_COMMIT_TAG_MESSAGE"] = event.tag_message
     else:
         values["CI_COMMIT_BRANCH"] = event.ref
+    if event.kind is EventKind.TRIGGER:
+        values["CI_PIPELINE_TRIGGERED"] = "true"
     return values
 
 
@@ -130,6 +151,8 @@ def job_variables(job: Job) -> dict[str, str]:
     }
     if job.node_index:
         values["CI_NODE_INDEX"] = str(job.node_index)
+    if job.timeout:
+        values["CI_JOB_TIMEOUT"] = str(int(job.timeout))
     if job.image:
         values["CI_JOB_IMAGE"] = job.image.name
     return values

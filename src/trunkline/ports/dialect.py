@@ -44,6 +44,25 @@ class Included:
     children: "tuple[Included, ...]" = ()
 
 
+@record
+class AskedInput:
+    """An input that the first file asks for when a run is started. `default` and `options` are plain values."""
+
+    name: str
+    kind: str
+    description: str = ""
+    default: object = None
+    has_default: bool = False
+    options: tuple[object, ...] = ()
+
+    @property
+    def sample(self) -> object:
+        """A value that fits, to look at the rest of the file with."""
+        if self.has_default:
+            return self.default
+        return self.options[0] if self.options else {"number": 1, "boolean": False, "array": []}.get(self.kind, "x")
+
+
 class Dialect(Protocol):
     """One notation. All methods are pure and collect mistakes instead of raising."""
 
@@ -52,6 +71,10 @@ class Dialect(Protocol):
 
     def parse(self, file: str, text: str, variables: Mapping[str, str], want: Want | None = None) -> Source:
         """Read one file, for who wants it, if anybody does. A broken file gives a Source with diagnostics and an empty document."""
+        ...
+
+    def inputs(self, file: str, text: str) -> tuple[AskedInput, ...]:
+        """Return what a first file asks for; nothing where it is broken."""
         ...
 
     def wants(

@@ -34,11 +34,12 @@ D = TypeVar("D", bound=Document)
 
 @record
 class User:
-    """Someone who may sign in."""
+    """Someone who may sign in; or a running job with its token: then `job` is its number, and it may do little."""
 
     id: int
     name: str
     is_admin: bool
+    job: int = 0
 
 
 @record

@@ -6,7 +6,7 @@ import os
 import re
 import time
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -21,7 +21,8 @@ from trunkline.kit.codec import to_plain
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, Rollout, RolloutStatus
 from trunkline.model.environments import JobEnvironment
 from trunkline.model.errors import ConfigError, Refused
-from trunkline.model.events import EventKind
+from trunkline.model.pipelines import AssetLink
+from trunkline.model.publications import TagRelease
 from trunkline.model.runs import JobRun, Run
 from trunkline.model.schedules import Schedule
 from trunkline.pipeline.why import explain
@@ -32,6 +33,9 @@ from trunkline.server.deliveries import Deliverer
 from trunkline.server.line import Line
 from trunkline.server.requests import Requests, Standing
 from trunkline.server.schedules import Schedules
+from trunkline.server.starting import Starter
+
+_JOB_MAY = re.compile(r"GET /api/v1/(jobs/\d+(/artifacts.*)?|projects/.+/artifacts/.+)|POST /api/v1/projects/.+/(releases|runs)")
 
 
 class NotFound(ConfigError):
@@ -91,6 +95,32 @@ class Start(BaseModel):
 
     ref: str = Field("", description="branch or tag; empty: the default branch")
     variables: dict[str, str] = {}
+    inputs: dict[str, Any] = Field({}, description="of the pipeline file (spec:inputs)")
+
+
+class NewTrigger(BaseModel):
+    """A trigger token to be made."""
+
+    description: str = ""
+
+
+class NewLink(BaseModel):
+    """A link that a release names."""
+
+    name: str
+    url: str
+    link_type: str = "other"
+
+
+class NewRelease(BaseModel):
+    """A release to be made."""
+
+    tag_name: str
+    ref: str = Field("HEAD", description="what to tag where there is no such tag yet")
+    tag_message: str = ""
+    name: str = ""
+    description: str = ""
+    links: list[NewLink] = []
 
 
 class NewSchedule(BaseModel):
@@ -250,6 +280,7 @@ class Desk:
     def __init__(self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer, schedules: Schedules, requests: Requests) -> None:
         self.line, self.doorkeeper, self.store, self.deliverer, self.schedules = line, doorkeeper, line.store, deliverer, schedules
         self.requests = requests
+        self.starter = Starter(line.store, line)
 
     def run(self, project: str, number: int) -> Run:
         """Return a run; raises NotFound."""
@@ -269,6 +300,24 @@ class Desk:
         """Return the file of a job's log."""
         run, found = self.job(job)
         return self.line.trace_path(run.id, job, attempt or found.attempt)
+
+    def check_access(self, user: User, job: JobRun) -> None:
+        """Refuse the artifacts of a job to whom it does not give them (artifacts:access)."""
+        access = job.job.artifacts.access if job.job.artifacts is not None else "all"
+        if access == "none" or (access == "maintainer" and not user.is_admin and not user.job):
+            raise Refused(
+                f"job {job.name!r} gives its artifacts to {'nobody' if access == 'none' else 'maintainers only'} (artifacts:access)"
+            )
+
+    def newest_artifacts(self, project: str, ref: str, name: str, user: User) -> int:
+        """Return the id of the newest job of that name on a ref that has passed and left files; raises NotFound."""
+        if not name:
+            raise ConfigError("which job? add ?job=NAME to the address")
+        found = self.store.read(lambda tx: tx.newest_job(project, ref, name))
+        if found is None or not os.path.isdir(self.line.artifact_path(*found)):
+            raise NotFound(f"no job {name!r} of {project} at {ref} has passed and left files that are still kept")
+        self.check_access(user, self.job(found[1])[1])
+        return found[1]
 
     def artifacts(self, job: int) -> list[dict[str, Any]]:
         """Return the files that a job left."""
@@ -298,11 +347,11 @@ class Desk:
             return {**to_plain(known), "progress": known.state + (f": job {known.on_stop} was started" if known.on_stop else "")}
         return rollout_out(self.deliverer.stop(project, environment, user.name))
 
-    def start(self, project: str, ref: str, variables: dict[str, str], user: User) -> Run:
+    def start(self, project: str, ref: str, variables: dict[str, str], user: User, inputs: Mapping[str, Any] | None = None) -> Run:
         """Start a run by hand."""
         if self.store.read(lambda tx: tx.find_project(project)) is None:
             raise NotFound(f"there is no project {project}")
-        return self.line.start(project, ref, EventKind.MANUAL, variables, user.name)
+        return self.starter.start(project, ref, variables, inputs or {}, user)
 
 
 def router(desk: Desk) -> APIRouter:
@@ -316,6 +365,8 @@ def router(desk: Desk) -> APIRouter:
             origin = request.headers.get("origin", "")
             if origin and origin.split("://", 1)[-1] != request.headers.get("host"):
                 raise Refused("this request comes from a page of another server")
+        if user.job and not _JOB_MAY.fullmatch(f"{request.method} {request.url.path}"):
+            raise Refused("a job's token does not reach this far", "it may read artifacts, fetch repositories, and trigger runs")
         return user
 
     api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller)])
@@ -343,7 +394,32 @@ def router(desk: Desk) -> APIRouter:
     @api.post("/projects/{path:path}/runs", status_code=201, tags=["runs"])
     def start(path: str, body: Start, user: User = Depends(caller)) -> RunOut:  # noqa: B008 - how FastAPI asks for it
         """Start a run by hand."""
-        return run_out(desk.start(path, body.ref, body.variables, user))
+        return run_out(desk.start(path, body.ref, body.variables, user, body.inputs))
+
+    @api.get("/projects/{path:path}/questions", tags=["runs"])
+    def questions(path: str, ref: str = "") -> dict[str, Any]:
+        """Return what can be said at the start of a run: prefilled variables, inputs."""
+        q = desk.starter.questions(path, ref)
+        variables = [{n: getattr(v, n) for n in ("name", "value", "description", "options")} for v in q.variables]
+        names = ("name", "kind", "description", "default", "has_default", "options")
+        return {"ref": q.ref, "variables": variables, "inputs": [{n: getattr(i, n) for n in names} for i in q.inputs], "problem": q.problem}
+
+    @api.get("/projects/{path:path}/triggers", tags=["triggers"])
+    def triggers(path: str) -> dict[str, Any]:
+        """Return a project's trigger tokens, without their secrets."""
+        return {"triggers": [{n: v for n, v in to_plain(t).items() if n != "hash"} for t in desk.starter.tokens(path)]}
+
+    @api.post("/projects/{path:path}/triggers", status_code=201, tags=["triggers"])
+    def add_trigger(path: str, body: NewTrigger, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Make a trigger token; its secret is shown only now."""
+        made, secret = desk.starter.add_token(path, body.description, user)
+        return {"id": made.id, "description": made.description, "token": secret}
+
+    @api.delete("/projects/{path:path}/triggers/{number}", tags=["triggers"])
+    def remove_trigger(path: str, number: int) -> dict[str, Any]:
+        """Remove a trigger token."""
+        desk.starter.remove_token(path, number)
+        return {"removed": number}
 
     @api.get("/projects/{path:path}/requests", tags=["change requests"])
     def requests(path: str, state: Literal["open", "merged", "closed", "all"] = "open") -> dict[str, Any]:
@@ -473,14 +549,16 @@ def router(desk: Desk) -> APIRouter:
         return {"lines": traces.search(desk.trace(job_id, attempt), q)}
 
     @api.get("/jobs/{job_id}/artifacts", tags=["artifacts"])
-    def artifacts(job_id: int) -> list[dict[str, Any]]:
+    def artifacts(job_id: int, user: User = Depends(caller)) -> list[dict[str, Any]]:  # noqa: B008
         """List the files that a job left."""
+        desk.check_access(user, desk.job(job_id)[1])
         return desk.artifacts(job_id)
 
     @api.get("/jobs/{job_id}/artifacts.zip", tags=["artifacts"])
-    def archive(job_id: int) -> Response:
+    def archive(job_id: int, user: User = Depends(caller)) -> Response:  # noqa: B008
         """Return all files of a job as one zip, made while it is sent."""
-        found, _ = desk.job(job_id)
+        found, which = desk.job(job_id)
+        desk.check_access(user, which)
         files = desk.artifacts(job_id)
         if not files:
             raise NotFound(f"job {job_id} left no files")
@@ -489,12 +567,38 @@ def router(desk: Desk) -> APIRouter:
         return StreamingResponse(_zipped(store, [f["path"] for f in files]), media_type="application/zip", headers=headers)
 
     @api.get("/jobs/{job_id}/artifacts/{path:path}", tags=["artifacts"])
-    def artifact(job_id: int, path: str) -> Response:
+    def artifact(job_id: int, path: str, user: User = Depends(caller)) -> Response:  # noqa: B008
         """Return one file of a job, always as a download: it may hold anything."""
+        desk.check_access(user, desk.job(job_id)[1])
         headers = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
         return FileResponse(
             desk.artifact(job_id, path), filename=os.path.basename(path), media_type="application/octet-stream", headers=headers
         )
+
+    @api.get("/projects/{path:path}/artifacts/{ref:path}/download", tags=["artifacts"])
+    def newest_archive(path: str, ref: str, job: str, user: User = Depends(caller)) -> Response:  # noqa: B008
+        """Return all files of the newest job of that name that has passed on a ref, as one zip."""
+        return archive(desk.newest_artifacts(path, ref, job, user), user)
+
+    @api.get("/projects/{path:path}/artifacts/{ref:path}/raw/{file:path}", tags=["artifacts"])
+    def newest_artifact(path: str, ref: str, file: str, job: str, user: User = Depends(caller)) -> Response:  # noqa: B008
+        """Return one file of it."""
+        return artifact(desk.newest_artifacts(path, ref, job, user), file, user)
+
+    @api.get("/projects/{path:path}/releases", tags=["releases"])
+    def releases(path: str) -> dict[str, Any]:
+        """Return the releases of a project's tags, newest first."""
+        return {"releases": [to_plain(r) for r in desk.line.publisher.releases(path)]}
+
+    @api.post("/projects/{path:path}/releases", status_code=201, tags=["releases"])
+    def add_release(path: str, body: NewRelease, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Make a release, and its tag where there is none."""
+        links = tuple(AssetLink(link.name, link.url, link.link_type) for link in body.links)
+        new = TagRelease(0, path, body.tag_name, body.name or body.tag_name, body.description, "", links, by=user.name)
+        made = desk.line.publisher.release(new, body.ref, body.tag_message)
+        desk.line.take_refs(path, user.name)
+        told: dict[str, Any] = to_plain(made)
+        return told
 
     @api.get("/runs/{run_id}/reports", tags=["runs"])
     def reports(run_id: int) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runs import Run
+from trunkline.server import gitlab_api
 from trunkline.server.api import Desk, error_response, router
 from trunkline.server.auth import LOOPBACK, Doorkeeper
 from trunkline.server.builds import builder
@@ -81,7 +82,7 @@ class House:
         self.deliverer = Deliverer(self.walker)
         self.requests = Requests(self.store, self.line, settings.required_approvals)
         self.line.on_green, self.line.on_gone, self.line.on_moved = self._green, self.deliverer.gone, self.requests.moved
-        self.doorkeeper = Doorkeeper(self.store)
+        self.doorkeeper = Doorkeeper(self.store, self.line.tokens.user)
         self.schedules = Schedules(self.store, self.line)
         self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests)
 
@@ -124,7 +125,7 @@ class House:
         folders = Folders(f"{data}/work", f"{data}/caches", f"{data}/environments", f"{data}/artifacts")
         os.environ.setdefault("UV_CACHE_DIR", f"{data}/uv/cache")
         os.environ.setdefault("PIP_CACHE_DIR", f"{data}/uv/pip")
-        return Workshop(executor, folders, find_uv, settings.fresh, python_version)
+        return Workshop(executor, folders, find_uv, settings.fresh, python_version, builtin.vault())
 
     def check_address(self) -> None:
         """Refuse to be reachable from other machines while nobody has set a password."""
@@ -175,6 +176,7 @@ def create_app(house: House) -> FastAPI:
         description="From git push to a tested result.",
     )
     app.include_router(router(house.desk))
+    app.router.routes += gitlab_api.routes(house.desk)
     pages, git = Pages(house.desk), GitDoor(house.line, house.doorkeeper)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Metrics(house.line, house.pool, house.walker))
@@ -189,7 +191,17 @@ def create_app(house: House) -> FastAPI:
     async def targets(_: Request) -> Response:
         return JSONResponse(scrape_targets(house.walker))
 
+    issuer = house.line.issuer
+
+    async def discovery(_: Request) -> Response:
+        return JSONResponse(issuer.discovery())
+
+    async def keys(_: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(issuer.keys))
+
     app.router.routes += [
+        Route("/.well-known/openid-configuration", discovery),
+        Route("/oauth/discovery/keys", keys),
         Route("/health", health),
         Route("/metrics/targets", targets),
         Route("/metrics", metrics),
@@ -242,6 +254,7 @@ async def _tick(house: House) -> None:
             await asyncio.to_thread(house.line.catch_up)
             await asyncio.to_thread(house.schedules.tick, time.time())
             await asyncio.to_thread(house.line.environments.tick, time.time())
+            await asyncio.to_thread(house.line.publisher.tick, time.time())
             if time.monotonic() - tidied > 3600:
                 tidied = time.monotonic()
                 await asyncio.to_thread(house.tidy)

@@ -33,8 +33,9 @@ def hashed(secret: str) -> str:
 class Doorkeeper:
     """Answers who a request comes from. Its methods block: call them from a thread."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, of_job: Callable[[str], User | None] = lambda secret: None) -> None:
+        """`of_job` returns the user that a job's token stands for."""
+        self.store, self.of_job = store, of_job
         self.hasher = PasswordHasher()
         self.lock = threading.Lock()
         self.failed: dict[str, list[float]] = {}
@@ -91,9 +92,9 @@ class Doorkeeper:
     def who(self, request: Request) -> User | None:
         """Return who asks, by token, by password, or by session; in an open server everybody on this machine."""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        secret = request.headers.get("private-token") or (given if scheme.lower() == "bearer" else "")
+        secret = request.headers.get("private-token") or request.headers.get("job-token") or (given if scheme.lower() == "bearer" else "")
         if secret:
-            return self.store.read(lambda tx: tx.token_user(hashed(secret)))
+            return self.of_token(secret)
         if scheme.lower() == "basic":
             return self._basic(given, request.client.host if request.client else "")
         if self.is_open:
@@ -102,6 +103,10 @@ class Doorkeeper:
         session = request.cookies.get(COOKIE)
         return self.store.read(lambda tx: tx.session_user(hashed(session), time.time())) if session else None
 
+    def of_token(self, secret: str) -> User | None:
+        """Return whose token it is: a person's, or that of a job that runs."""
+        return self.of_job(secret) if secret.startswith("glcbt-") else self.store.read(lambda tx: tx.token_user(hashed(secret)))
+
     def _basic(self, given: str, address: str) -> User | None:
         from base64 import b64decode
 
@@ -109,8 +114,8 @@ class Doorkeeper:
             name, _, password = b64decode(given, validate=True).decode().partition(":")
         except (ValueError, UnicodeDecodeError):
             return None
-        if password.startswith("tl_"):
-            return self.store.read(lambda tx: tx.token_user(hashed(password)))
+        if password.startswith(("tl_", "glcbt-")):
+            return self.of_token(password)
         return LOCAL_USER if self.is_open else self.check_password(name, password, address)
 
 

@@ -39,6 +39,8 @@ class GitDoor:
         user = await asyncio.to_thread(self.doorkeeper.who, request)
         if user is None:
             return PlainTextResponse("sign in\n", 401, {"WWW-Authenticate": 'Basic realm="Trunkline"'})
+        if user.job and service == "git-receive-pack":
+            return PlainTextResponse("a job may not push\n", 403)
         folder = self.line.repositories.git_dir(path)
         if not os.path.isdir(folder):
             if service != "git-receive-pack":

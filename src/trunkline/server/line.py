@@ -24,7 +24,7 @@ from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
 from trunkline.model.events import ZERO_SHA, Event, EventKind
 from trunkline.model.pipelines import When
 from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Link, Reason, Run, Status
-from trunkline.model.variables import Variable, resolve
+from trunkline.model.variables import Variable, expand, resolve
 from trunkline.pipeline import settle
 from trunkline.pipeline.compile import Entry, compile_pipeline
 from trunkline.pipeline.plan import plan
@@ -34,7 +34,9 @@ from trunkline.reporting.collect import collect
 from trunkline.server.downstream import Downstream, MissingArtifacts
 from trunkline.server.environments import JobEnvironments
 from trunkline.server.hub import Hub
+from trunkline.server.publishing import Publisher
 from trunkline.server.repositories import Repositories
+from trunkline.server.tokens import Issuer, JobTokens, claims_of
 from trunkline.wiring import builtin
 
 log = structlog.get_logger()
@@ -92,6 +94,9 @@ class Line:
         self.active: dict[int, Run] = {}
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
         self.leased: dict[int, tuple[str, Sources]] = {}
+        self.tokens = JobTokens()
+        self.issuer = Issuer(data, url)
+        self.publisher = Publisher(self)
         self.counts = {"runs": 0, "jobs": 0}
         self.unsaved: list[tuple[int, int, JobResult]] = []  # results that wait for the disk
         self.untaken: set[str] = set()  # projects that were pushed to while it refused
@@ -168,14 +173,27 @@ class Line:
             )
         return wanted
 
-    def start(self, path: str, name: str, kind: EventKind, variables: Mapping[str, str], user: str) -> Run:
+    def start(
+        self,
+        path: str,
+        name: str,
+        kind: EventKind,
+        variables: Mapping[str, str],
+        user: str,
+        inputs: tuple[tuple[str, str], ...] = (),
+        payload: str = "",
+    ) -> Run:
         """Start a run of a branch or tag by hand, by the clock or by API; raises ConfigError where there is nothing to run."""
         with self.lock:
             wanted = self.ref(path, name)
             event = self.event(path, wanted, user)
             project = self.store.read(lambda tx: tx.find_project(path))
             assert project is not None
-            run = self.accept(project, replace(event, kind=kind, changed=None, variables=tuple(variables.items())))
+            run = self.accept(
+                project,
+                replace(event, kind=kind, changed=None, variables=tuple(variables.items()), payload=payload),
+                entry=Entry(inputs=inputs),
+            )
             if run is None:
                 raise ConfigError(f"{wanted!r} of {path} has no .gitlab-ci.yml")
             self.pump()
@@ -357,6 +375,7 @@ class Line:
         except TrunklineError as problem:
             reason = Reason.ARTIFACTS if isinstance(problem, MissingArtifacts) else Reason.SYSTEM
             result = JobResult(job.name, Status.FAILED, reason, problem.message)
+            self.tokens.revoke(job.id)
             self.change(run_id, lambda r: settle.settle(r, result, time.time()))
             return
         self.counts["jobs"] += 1
@@ -368,8 +387,9 @@ class Line:
     def _assignment(self, run: Run, job: JobRun) -> Assignment:
         ids = {j.name: j.id for j in run.jobs}
         inputs = artifact_sources(run, job)
-        variables = self._variables(run, job)
-        far = self.downstream.inputs(run, job, resolve(variables)) if job.job.far_needs else ()
+        known = self.values(run, job)
+        variables = self._variables(run, job, self._proofs(run, job, known))
+        far = self.downstream.inputs(run, job, known) if job.job.far_needs else ()
         sources = self.repositories.lease_tree(run.project, run.event.revision.sha, "" if run.event.is_tag else run.event.ref)
         self.leased[job.id] = (run.project, sources)
         return Assignment(
@@ -388,7 +408,28 @@ class Line:
         """Return what a job's variables resolve to."""
         return resolve(self._variables(run, job))
 
-    def _variables(self, run: Run, job: JobRun) -> tuple[Variable, ...]:
+    def _proofs(self, run: Run, job: JobRun, known: Mapping[str, str]) -> tuple[Variable, ...]:
+        """Return what an attempt may prove: its own token for this server, and id tokens for others."""
+        secret = self.tokens.issue(run, job)
+        scheme, _, host = self.url.partition("://")
+        if run.event.payload:
+            files = [Variable("TRIGGER_PAYLOAD", run.event.payload, raw=True, file=True)]
+        else:
+            files = []
+        found = [
+            *files,
+            Variable("CI_JOB_TOKEN", secret, raw=True, masked=True),
+            Variable("CI_REPOSITORY_URL", f"{scheme}://gitlab-ci-token:{secret}@{host}/{run.project}.git", raw=True, masked=True),
+        ]
+        if job.job.id_tokens:
+            claims = claims_of(run, job, known, int(known.get("CI_PROJECT_ID", "0")))
+            seconds = job.job.timeout or self.job_timeout
+            for wanted in job.job.id_tokens:
+                audience = tuple(expand(a, known) for a in wanted.audience)
+                found.append(Variable(wanted.name, self.issuer.sign(audience, claims, seconds), raw=True, masked=True))
+        return tuple(found)
+
+    def _variables(self, run: Run, job: JobRun, proofs: tuple[Variable, ...] = ()) -> tuple[Variable, ...]:
         project = self.store.read(lambda tx: tx.find_project(run.project))
         default_branch = project.default_branch if project else "main"
         inputs = artifact_sources(run, job)
@@ -398,15 +439,18 @@ class Line:
             "CI_PROJECT_ID": str(project.id if project else 0), "CI_PIPELINE_ID": str(run.id), "CI_PIPELINE_IID": str(run.number),
             "CI_PIPELINE_URL": f"{page}/runs/{run.number}", "CI_JOB_ID": str(job.id), "CI_JOB_URL": f"{self.url}/jobs/{job.id}",
             "CI_PIPELINE_CREATED_AT": _iso(run.created_at), "CI_JOB_STARTED_AT": _iso(time.time()), "CI_PIPELINE_NAME": run.name,
+            "CI_JOB_MANUAL": "true" if job.when is When.MANUAL else "", "CI_PROJECT_NAMESPACE_ID": "1", "GITLAB_USER_ID": "1",
+            "CI_JOB_TIMEOUT": str(int(job.job.timeout or self.job_timeout)),
         }  # fmt: skip
         dotenv = self.store.read(lambda tx: tx.dotenv(run.id)) if inputs else {}
         pairs = [pair for name in inputs for pair in dotenv.get(name, ())]
-        return assignment_variables(job.job, known, pairs, (), (Variable(n, v) for n, v in run.event.variables))
+        return assignment_variables(job.job, known, pairs, proofs, (Variable(n, v) for n, v in run.event.variables))
 
     def _ended(self, run_id: int, job_id: int, result: JobResult) -> None:
         """Settle a result; called by the pool's threads."""
         with self.lock:
             project, sources = self.leased.pop(job_id)
+            self.tokens.revoke(job_id)
             self.repositories.release_tree(project, sources)
             try:
                 self._settle(run_id, job_id, result)
@@ -435,9 +479,12 @@ class Line:
     def _settle(self, run_id: int, job_id: int, result: JobResult) -> None:
         with self.lock:
             job = next(j for j in self.run(run_id).jobs if j.id == job_id)
+            result = self.publisher.publish(self.run(run_id), job, result)
             self._read_reports(run_id, job, result)
             self.settle(run_id, result)
             self.hub.publish(f"trace:{job_id}", {"job": job_id, "ended": True})
+            if job.job.release is not None and result.status is Status.PASSED:
+                self.take_refs(self.run(run_id).project, "")
 
     def settle(self, run_id: int, result: JobResult) -> None:
         """Take in what came of a job, and tell of a run that has ended with it."""

@@ -54,6 +54,13 @@ class Merging:
         """Let a ref point elsewhere, if it still is at `old`; say whether it did."""
         return self._git("update-ref", ref, new, *([old] if old else []))[0] == 0
 
+    def tag(self, name: str, sha: str, message: str = "", by: str = "") -> None:
+        """Make a tag, with a message an annotated one; raises ConfigError."""
+        who = {"GIT_COMMITTER_NAME": by or "Trunkline", "GIT_COMMITTER_EMAIL": "trunkline@localhost"}
+        code, _ = self._git("tag", *(("-a", "-m", message) if message else ()), "--", name, sha, env=who)
+        if code:
+            raise ConfigError(f"git could not make the tag {name}")
+
     def remove(self, ref: str) -> None:
         """Remove a ref."""
         self._git("update-ref", "-d", ref)

@@ -2,11 +2,13 @@
 
 import asyncio
 import io
+import json
 import time
 import zipfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
@@ -96,8 +98,13 @@ class Pages:
             Route(project + "/runs/{number:int}/tests", page(self.tests)),
             Route(project + "/runs/{number:int}/{action}", form(self.act_on_run), methods=["POST"]),
             Route(project + "/start", form(self.start), methods=["POST"]),
+            Route(project + "/start", page(self.ask)),
             Route(project + "/environments/{environment:path}/{action}", form(self.act_on_environment), methods=["POST"]),
             Route(project + "/environments", page(self.environments)),
+            Route("/pages/{path:path}", page(self.site, open_=True)),
+            Route(project + "/releases", page(self.releases)),
+            Route(project + "/-/jobs/artifacts/{ref:path}/{what}/{path:path}", page(self.newest_artifact)),
+            Route(project + "/-/jobs/artifacts/{ref:path}/{what}", page(self.newest_artifact)),
             Route(project + "/requests", page(self.requests)),
             Route(project + "/requests", form(self.open_request), methods=["POST"]),
             Route(project + "/requests/{number:int}", page(self.request)),
@@ -133,7 +140,7 @@ class Pages:
 
     def _user(self, request: Request) -> User:
         user = self.desk.doorkeeper.who(request)
-        if user is None:
+        if user is None or user.job:
             raise Unauthorised("sign in first")
         request.state.user = user
         return user
@@ -228,6 +235,8 @@ class Pages:
             more=more,
             url=self.desk.line.url,
             schedules=self.desk.schedules.of(path),
+            sites=self.desk.line.publisher.sites(path),
+            has_releases=bool(self.desk.line.publisher.releases(path)),
             open_requests=sum(r.state is RequestState.OPEN for r in self.desk.requests.of(path)),
         )
 
@@ -344,11 +353,51 @@ class Pages:
             raise NotFound(f"a run can't {action}")
         return RedirectResponse(f"/{run.project}/runs/{run.number}", 303)
 
+    def ask(self, request: Request) -> Response:
+        """The form that starts a run, with what its pipeline asks for."""
+        path = self._path(request)
+        questions = self.desk.starter.questions(path, request.query_params.get("ref", ""))
+        refs = [r.split("/", 2)[2] for r in self.desk.line.repositories.refs(path)]
+        return self._render(request, "start.html", path=path, q=questions, refs=refs)
+
     def start(self, request: Request, fields: dict[str, str]) -> Response:
         """Start a run by hand."""
         user = request.state.user
-        run = self.desk.start(self._path(request), fields.get("ref", ""), {}, user)
+        variables = {n[2:]: v for n, v in fields.items() if n.startswith("v-")}
+        inputs = {n[2:]: _input(v, fields.get("kind-" + n[2:], "string")) for n, v in fields.items() if n.startswith("i-")}
+        for line in fields.get("more", "").splitlines():
+            name, separator, value = line.strip().partition("=")
+            if name and not (separator and name.isidentifier()):
+                raise ConfigError(f"{line.strip()!r} is not NAME=VALUE")
+            variables |= {name: value} if name else {}
+        run = self.desk.start(self._path(request), fields.get("ref", ""), variables, user, inputs)
         return RedirectResponse(f"/{run.project}/runs/{run.number}", 303)
+
+    # what jobs publish
+
+    def site(self, request: Request) -> Response:
+        """A file of a site, for who has a ticket for it; else lead who may see it to an address with one."""
+        path = request.path_params["path"]
+        if path.startswith("~"):
+            ticket, _, rest = path.partition("/")
+            return self.desk.line.publisher.serve(request.url.path, ticket, rest)
+        self._user(request)
+        return RedirectResponse(self.desk.line.publisher.entrance(path), 302)
+
+    def releases(self, request: Request) -> Response:
+        """The releases of a project's tags."""
+        path = self._path(request)
+        return self._render(request, "releases.html", path=path, releases=self.desk.line.publisher.releases(path))
+
+    def newest_artifact(self, request: Request) -> Response:
+        """An artifact of the newest job of that name that has passed on a ref."""
+        p, job = request.path_params, request.query_params.get("job", "")
+        found = self.desk.newest_artifacts(self._path(request), p["ref"], job, request.state.user)
+        if p["what"] == "browse":
+            return RedirectResponse(f"/jobs/{found}/artifacts", 302)
+        if p["what"] == "download":
+            return RedirectResponse(f"/api/v1/jobs/{found}/artifacts.zip", 302)
+        return RedirectResponse(f"/api/v1/jobs/{found}/artifacts/{quote(p.get('path', ''))}", 302)
 
     # change requests
 
@@ -451,18 +500,22 @@ class Pages:
         action = request.path_params["action"]
         if action not in acts:
             raise NotFound(f"a job can't {action}")
+        if action == "play" and job.job.confirmation and "confirmed" not in fields:
+            raise ConfigError(f"job {job.name!r} asks first: {job.job.confirmation}", "tick the box beside the button")
         acts[action](run.id, job.name)
         return RedirectResponse(f"/jobs/{job.id}", 303)
 
     def artifacts(self, request: Request) -> Response:
         """The files that a job left."""
         run, job = self.desk.job(request.path_params["job"])
+        self.desk.check_access(request.state.user, job)
         files = self.desk.artifacts(job.id)
         return self._render(request, "artifacts.html", run=run, job=job, files=files[:5000], total=len(files), inside=None, at="")
 
     def artifact(self, request: Request) -> Response:
         """What is inside a zip or wheel among the files."""
         run, job = self.desk.job(request.path_params["job"])
+        self.desk.check_access(request.state.user, job)
         path = request.path_params["path"]
         full = self.desk.artifact(job.id, path)
         member = request.query_params.get("member")
@@ -495,6 +548,16 @@ def _member(archive: zipfile.ZipFile, name: str) -> Response:
     return Response(
         io.BytesIO(data).getvalue(), media_type="text/plain; charset=utf-8" if is_text else "application/octet-stream", headers=headers
     )
+
+
+def _input(text: str, kind: str) -> object:
+    """Return what was typed for an input, in its type; what does not fit stays text and is refused with its place."""
+    if kind == "string":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _by_stage(run: Run) -> list[tuple[str, list[JobRun]]]:

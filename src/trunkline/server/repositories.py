@@ -92,8 +92,12 @@ class Repositories:
         if before not in (ZERO_SHA, after) and not is_tag:
             code, told = processes.output(["git", f"--git-dir={self.git_dir(path)}", "diff", "--name-only", "-z", before, after])
             changed = tuple(p.decode("utf-8", "replace") for p in told.split(b"\0") if p) if code == 0 else None
+        message = ""
+        if is_tag:
+            _, tag = processes.output(["git", f"--git-dir={self.git_dir(path)}", "cat-file", "tag", after])
+            message = tag.decode("utf-8", "replace").partition("\n\n")[2].strip()  # a tag that is no object of its own has none
         name = ref.removeprefix("refs/tags/").removeprefix("refs/heads/")
-        return Event(EventKind.PUSH, name, revision, is_tag=is_tag, before=before, changed=changed, user=user)
+        return Event(EventKind.PUSH, name, revision, is_tag=is_tag, before=before, changed=changed, user=user, tag_message=message)
 
     def lease_tree(self, path: str, sha: str, branch: str) -> Sources:
         """Return a folder with the files of a revision, which stays as it is until it is released. Jobs copy from it and never write to it."""

@@ -8,6 +8,7 @@ from trunkline.model.errors import UnknownName
 from trunkline.ports.delivery import DeployTarget, MetricProvider, TrafficRouter
 from trunkline.ports.dialect import Dialect
 from trunkline.ports.files import FarFiles
+from trunkline.ports.vaults import Vault
 
 DIALECTS = {"gitlab": "trunkline.adapters.dialects.gitlab.dialect:GitlabDialect"}
 
@@ -42,6 +43,13 @@ def metric_providers() -> dict[str, MetricProvider]:
     from trunkline.adapters.metric_providers.prometheus import PrometheusMetrics
 
     return {"app": AppMetrics(), "prometheus": PrometheusMetrics()}
+
+
+def vault() -> Vault:
+    """Return what fetches the secrets of jobs."""
+    from trunkline.adapters.vaults.hashicorp import HashicorpVault
+
+    return HashicorpVault()
 
 
 def checkout_files(folder: str, cache: str, allowed: Collection[str]) -> FarFiles:

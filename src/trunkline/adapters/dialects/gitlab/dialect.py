@@ -15,7 +15,7 @@ from trunkline.model.conditions import judge
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.model.pipelines import AutoCancel, Job, Need, Pipeline
 from trunkline.model.variables import expand
-from trunkline.ports.dialect import Included, Source, Want
+from trunkline.ports.dialect import AskedInput, Included, Source, Want
 from trunkline.reading import Mistakes, place
 
 FAR = ("remote", "project", "template", "component")
@@ -58,6 +58,21 @@ class GitlabDialect:
             m.error(document, "yaml", f"the file must be a mapping of jobs and keywords, this is {document.kind}")
             document = Node({}, 1, 1, file=file)
         return Source(file, document, tuple(m.found))
+
+    def inputs(self, file: str, text: str) -> tuple[AskedInput, ...]:
+        """Return what a first file asks for; nothing where it is broken."""
+        try:
+            documents = yamltree.read(text, file)
+        except YamlMistake:
+            return ()
+        if len(documents) != 2 or not isinstance(documents[0].value, dict) or "spec" not in documents[0].value:
+            return ()
+        return tuple(
+            AskedInput(
+                a.name, a.kind, a.description, a.default.plain() if a.default is not None else None, a.default is not None, a.options
+            )
+            for a in inputs.asked(documents[0], Mistakes()).values()
+        )
 
     def wants(
         self, source: Source, variables: Mapping[str, str], exists: Callable[[str], bool]

@@ -37,6 +37,7 @@ class Asked:
     default: Node | None = None
     options: tuple[object, ...] = ()
     regex: str = ""
+    description: str = ""
 
 
 def asked(header: Node, m: Mistakes) -> dict[str, Asked]:
@@ -61,7 +62,8 @@ def asked(header: Node, m: Mistakes) -> dict[str, Asked]:
             except ValueError as wrong:
                 m.error(parts["regex"], "spec:inputs", f"{where}:regex is no pattern: {wrong}")
                 regex = ""
-        one = Asked(name, kind or "string", parts.get("default"), options, regex)
+        said = m.string(parts["description"], f"{where}:description") if "description" in parts else ""
+        one = Asked(name, kind or "string", parts.get("default"), options, regex, said)
         if one.default is not None:
             _checked(one, one.default, one.default, f"{where}:default", m)
         found[name] = one

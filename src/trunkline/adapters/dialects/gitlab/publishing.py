@@ -26,12 +26,12 @@ def _links(node: Node, where: str, m: Mistakes) -> tuple[AssetLink, ...]:
     found = []
     for link in links.value:
         said = m.mapping(link, f"{where}:assets:links", ("name", "url", "filepath", "link_type"))
-        if "name" not in said or "url" not in said:
-            m.error(link, where, f"{where}:assets:links: a link needs name and url")
-            continue
         kind = "other"
         if "link_type" in said:
             kind = m.choice(said["link_type"], f"{where}:assets:links:link_type", ("runbook", "package", "image", "other")) or "other"
+        if "name" not in said or "url" not in said:
+            m.error(link, where, f"{where}:assets:links: a link needs name and url")
+            continue
         found.append(AssetLink(m.string(said["name"], where), m.string(said["url"], where), kind))
     return tuple(found)
 

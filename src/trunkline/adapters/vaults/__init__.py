@@ -1,0 +1,1 @@
+"""Vaults: HashiCorp Vault and OpenBao."""

@@ -1,0 +1,148 @@
+"""What a running job may prove: its own token for this server, and id tokens for others.
+
+Job tokens live in memory and as long as their attempt. Id tokens are JSON Web Tokens signed with RS256 (OpenID Connect Core 1.0; claims as GitLab
+documents them for CI/CD ID tokens); the key lies in the server's folder and is made when it is first needed.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from trunkline.kit.ids import digest, token
+from trunkline.kit.record import record
+from trunkline.model.runs import JobRun, Run
+from trunkline.ports.store import User
+from trunkline.server.auth import hashed
+
+PREFIX = "glcbt-"  # GitLab's prefix of job tokens: its runner masks what begins with it
+
+
+@record
+class Bearer:
+    """Which job a token belongs to."""
+
+    job: int
+    run: int
+    project: str
+
+
+class JobTokens:
+    """The tokens of the jobs that run now."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.known: dict[str, Bearer] = {}
+
+    def issue(self, run: Run, job: JobRun) -> str:
+        """Make one for an attempt."""
+        secret = token(PREFIX)
+        with self.lock:
+            self.known[hashed(secret)] = Bearer(job.id, run.id, run.project)
+        return secret
+
+    def revoke(self, job: int) -> None:
+        """Forget those of a job."""
+        with self.lock:
+            self.known = {key: bearer for key, bearer in self.known.items() if bearer.job != job}
+
+    def bearer(self, secret: str) -> Bearer | None:
+        """Return whose it is, if that runs still."""
+        return self.known.get(hashed(secret))
+
+    def user(self, secret: str) -> User | None:
+        """Return the user that a token stands for: nobody's account, with the few rights of a job."""
+        found = self.bearer(secret)
+        return User(0, f"job {found.job} of {found.project}", False, job=found.job) if found is not None else None
+
+
+class Issuer:
+    """Signs id tokens in the name of this server."""
+
+    def __init__(self, folder: str, url: str) -> None:
+        self.path, self.url = os.path.join(folder, "id_token.json"), url
+        self.lock = threading.Lock()
+        self._key: Any = None
+
+    def key(self) -> Any:
+        """Return the signing key (joserfc's RSAKey)."""
+        from joserfc.jwk import RSAKey
+
+        with self.lock:
+            if self._key is None and os.path.exists(self.path):
+                with open(self.path, encoding="utf-8") as f:
+                    self._key = RSAKey.import_key(json.load(f))
+            if self._key is None:
+                made = RSAKey.generate_key(2048, auto_kid=True)
+                draft = self.path + ".draft"
+                with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
+                    json.dump(made.as_dict(private=True), f)
+                    f.flush()
+                    os.fsync(f.fileno())
+                os.replace(draft, self.path)
+                self._key = made
+            return self._key
+
+    def discovery(self) -> dict[str, Any]:
+        """Return the discovery document (OpenID Connect Discovery 1.0)."""
+        return {
+            "issuer": self.url,
+            "jwks_uri": f"{self.url}/oauth/discovery/keys",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "claims_supported": ["sub", "aud", "exp", "iat", "nbf", "iss", "jti", "project_path", "ref", "ref_type", "sha", "environment"],
+        }
+
+    def keys(self) -> dict[str, Any]:
+        """Return the public keys (RFC 7517)."""
+        return {"keys": [{**self.key().as_dict(private=False), "use": "sig", "alg": "RS256"}]}
+
+    def sign(self, audience: tuple[str, ...], claims: Mapping[str, str], seconds: float) -> str:
+        """Return a token for these audiences, valid for so many seconds."""
+        from joserfc import jwt
+
+        now = int(time.time())
+        ref_type = "tag" if claims["ref_type"] == "tag" else "branch"
+        body = {
+            "iss": self.url,
+            "sub": f"project_path:{claims['project_path']}:ref_type:{ref_type}:ref:{claims['ref']}",
+            "aud": audience[0] if len(audience) == 1 else list(audience),
+            "iat": now,
+            "nbf": now - 5,
+            "exp": now + int(seconds),
+            "jti": digest(claims["job_id"], str(time.time_ns())),
+            **claims,
+        }
+        key = self.key()
+        return jwt.encode({"alg": "RS256", "kid": key.kid, "typ": "JWT"}, body, key)
+
+
+def claims_of(run: Run, job: JobRun, values: Mapping[str, str], project_id: int) -> dict[str, str]:
+    """Return what an id token says of a job."""
+    event = run.event
+    kind = "tag" if event.is_tag else "branch"
+    found = {
+        "namespace_path": run.project.rpartition("/")[0],
+        "project_id": str(project_id),
+        "project_path": run.project,
+        "user_login": event.user,
+        "user_email": values.get("GITLAB_USER_EMAIL", ""),
+        "pipeline_id": str(run.id),
+        "pipeline_source": event.kind.value,
+        "job_id": str(job.id),
+        "ref": event.ref,
+        "ref_type": kind,
+        "ref_path": f"refs/{'tags' if event.is_tag else 'heads'}/{event.ref}",
+        "ref_protected": values.get("CI_COMMIT_REF_PROTECTED", "false"),
+        "runner_environment": "self-hosted",
+        "sha": event.revision.sha,
+        "project_visibility": "private",
+        "ci_config_ref_uri": values.get("CI_CONFIG_REF_URI", ""),
+        "ci_config_sha": event.revision.sha,
+    }
+    if job.job.environment is not None:
+        found |= {"environment": values.get("CI_ENVIRONMENT_NAME", ""), "deployment_tier": values.get("CI_ENVIRONMENT_TIER", "")}
+    return found
