@@ -55,11 +55,13 @@ def diagnostic(found: Diagnostic, line_of: Callable[[str, int], str | None], col
     text = line_of(place.file, place.line)
     hint = f"hint: {found.hint}" if found.hint else ""
     if text is not None:
-        shown = text.replace("\t", " ")[:200]
-        width = max(1, min(place.width, len(shown) - place.column + 1))
+        start = max(0, place.column - 121) if len(text) > 200 else 0  # of a long line, what is around the place
+        shown = ("…" if start else "") + text.replace("\t", " ")[start + bool(start) : start + 200]
+        column = place.column - start
+        width = max(1, min(place.width, len(shown) - column + 1))
         caret = "^" + "~" * (width - 1)
         out.append(f"{place.line:5} | {shown}")
-        out.append(f"      | {' ' * (place.column - 1)}{paint(caret, '31;1')}" + (f"  {hint}" if hint else ""))
+        out.append(f"      | {' ' * (column - 1)}{paint(caret, '31;1')}" + (f"  {hint}" if hint else ""))
     elif hint:
         out.append(f"      {hint}")
     return "\n".join(out)

@@ -160,32 +160,39 @@ def judge(condition: Condition, variables: Mapping[str, str]) -> Judged:
     seen: dict[str, str | None] = {}
 
     def value(node: Condition) -> str | bool | None:
+        chain = []  # a && b && c ... leans to the left, perhaps 10,000 deep: walked, not recursed into
+        while node.left is not None:
+            chain.append(node)
+            node = node.left
+        left = leaf(node)
+        for at in reversed(chain):
+            assert at.right is not None
+            if at.op in ("&&", "||"):
+                goes_on = (left is not None and left is not False) == (at.op == "&&")
+                left = value(at.right) if goes_on else left
+                continue
+            right = value(at.right)
+            match at.op:
+                case "==":
+                    left = left == right
+                case "!=":
+                    left = left != right
+                case "=~":
+                    left = _finds(left, right)
+                case _:
+                    left = not _finds(left, right)
+        return left
+
+    def leaf(node: Condition) -> str | bool | None:
         match node.op:
             case "variable":
                 seen[node.text] = variables.get(node.text)
                 return seen[node.text]
-            case "string" | "pattern":
-                return node.text
             case "null":
                 return None
             case "boolean":
                 return node.text == "true"
-        assert node.left is not None
-        assert node.right is not None
-        left = value(node.left)
-        if node.op in ("&&", "||"):
-            goes_on = (left is not None and left is not False) == (node.op == "&&")
-            return value(node.right) if goes_on else left
-        right = value(node.right)
-        match node.op:
-            case "==":
-                return left == right
-            case "!=":
-                return left != right
-            case "=~":
-                return _finds(left, right)
-            case _:
-                return not _finds(left, right)
+        return node.text
 
     result = value(condition)
     return Judged(bool(result.strip()) if isinstance(result, str) else bool(result), tuple(seen.items()), result)

@@ -86,6 +86,7 @@ class Trigger:
 class Rule:
     """One entry of a rules list: all its conditions must hold; the first entry that holds decides.
 
+    `exists_project` and `exists_ref`: where else `exists` looks. `auto_cancel` is what a rule of the workflow sets.
     With `compare_to`, a ref, `changes` are those since the common ancestor with it, instead of those of the event.
     """
 
@@ -101,7 +102,9 @@ class Rule:
     variables: tuple[Variable, ...] = ()
     needs: tuple[Need, ...] | None = None
     interruptible: bool | None = None
-    auto_cancel: "AutoCancel | None" = None
+    auto_cancel: tuple[tuple[str, str], ...] = ()
+    exists_project: str = ""
+    exists_ref: str = ""
 
 
 @record

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from trunkline.kit import globs
-from trunkline.kit.record import record
+from trunkline.kit.record import record, replace
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.model.errors import ConfigError, TrunklineError
 from trunkline.model.pipelines import Pipeline
@@ -84,11 +84,28 @@ def compile_pipeline(
     return Compiled(None if failed else pipeline, everything, walk.went_far)
 
 
+_PARTIAL = re.compile(r"~latest|\d+(\.\d+)?")
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+
+
+def newest(wanted: str, tags: tuple[str, ...]) -> str:
+    """Return the tag that a partial version means: of the releases that begin with it the newest, `~latest` any; itself if it is a tag. Raises
+    ConfigError where there is none. (GitLab's documentation: component versions.)"""
+    if wanted in tags:
+        return wanted
+    found = [(tuple(map(int, match.groups())), tag) for tag in tags if (match := _VERSION.fullmatch(tag))]
+    fits = [(number, tag) for number, tag in found if wanted == "~latest" or f"{'.'.join(map(str, number))}.".startswith(f"{wanted}.")]
+    if not fits:
+        raise ConfigError(f"no tag is a version {wanted}", f"there are {', '.join(sorted(tags)[-5:]) or 'no tags'}")
+    return max(fits)[1]
+
+
 class _Home:
     """Where a file's own local includes are looked for: a repository, and how its files are called here."""
 
-    def __init__(self, files: FileReader | None, prefix: str) -> None:
-        self.files, self.prefix = files, prefix
+    def __init__(self, files: FileReader | None, prefix: str, ref: str = "") -> None:
+        self.files, self.prefix, self.ref = files, prefix, ref
+        self.sha = str(getattr(files, "sha", ""))
         self.listed: tuple[str, ...] | None = None
 
     def paths(self) -> tuple[str, ...]:
@@ -117,6 +134,8 @@ class _Walk:
             there = self._home(want, home)
             if there is None:
                 continue
+            if want.is_component:
+                want = replace(want, facts=(*want.facts, ("version", there.ref), ("sha", there.sha)))
             names = [p for p in there.paths() if re.fullmatch(want.expression, p)] if want.expression else [want.pattern]
             if not names:
                 self._wrong(want.place, f'no file matches "{want.pattern}"')
@@ -136,7 +155,8 @@ class _Walk:
         try:
             if self.far is None:
                 raise ConfigError("files of other projects can't be read here")
-            return _Home(self.far.project(want.project, want.ref), f"{want.project}@{want.ref or 'HEAD'}:")
+            ref = newest(want.ref, self.far.tags(want.project)) if want.is_component and _PARTIAL.fullmatch(want.ref) else want.ref
+            return _Home(self.far.project(want.project, ref), f"{want.project}@{ref or 'HEAD'}:", ref)
         except TrunklineError as problem:
             self._wrong(want.place, problem.message, problem.hint)
             return None

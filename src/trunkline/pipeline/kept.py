@@ -57,5 +57,5 @@ def save(path: str, key: str, root: str, pipeline: Pipeline, diagnostics: tuple[
         with open(draft, "wb") as f:
             pickle.dump((__version__, key, state_of(root, pipeline.files), pipeline, diagnostics), f, protocol=5)
         os.replace(draft, path)
-    except OSError:
+    except (OSError, RecursionError):
         return

@@ -46,6 +46,7 @@ class _Verdict:
 
 
 Since = Callable[[str], tuple[str, ...] | None]
+Elsewhere = Callable[[str, str], tuple[str, ...]]
 
 
 class _NoSuchRef(Exception):
@@ -61,11 +62,12 @@ def plan(
     list_paths: Callable[[], tuple[str, ...]],
     project: str = "",
     since: Since = lambda ref: None,
+    elsewhere: Elsewhere = lambda project, ref: (),
 ) -> Planned:
     """Plan a run. `list_paths` is asked only if a rule looks at which files exist, `since` if one compares with another ref: it tells what has
-    changed since the common ancestor, None where there is no such ref."""
+    changed since the common ancestor, None where there is no such ref. `elsewhere` tells the files of another project at a ref."""
     try:
-        return _plan(pipeline, event, predefined, _Judgement(event, list_paths, since), project)
+        return _plan(pipeline, event, predefined, _Judgement(event, list_paths, since, elsewhere), project)
     except _NoSuchRef as missing:
         said = Diagnostic(
             Severity.ERROR, "rules:changes:compare_to", f'compare_to: there is no ref "{missing.ref}" to compare with', missing.place
@@ -83,6 +85,8 @@ def _plan(pipeline: Pipeline, event: Event, predefined: Mapping[str, str], judge
             decision = _decision("", verdict)
             return Planned(None, (decision,), because=f"workflow:rules keep this run from starting: {verdict.because}")
         extra = verdict.rule.variables if verdict.rule else ()
+        if verdict.rule and verdict.rule.auto_cancel:
+            pipeline = replace(pipeline, auto_cancel=replace(pipeline.auto_cancel, **dict(verdict.rule.auto_cancel)))
     jobs: list[JobRun] = []
     decisions: list[Decision] = []
     common = resolve([*base, *extra, *given])
@@ -185,16 +189,20 @@ def _decision(job: str, verdict: _Verdict) -> Decision:
 class _Judgement:
     """Judges rules for one event. Holds what is costly to know."""
 
-    def __init__(self, event: Event, list_paths: Callable[[], tuple[str, ...]], since: Since) -> None:
-        self.since = since
+    def __init__(self, event: Event, list_paths: Callable[[], tuple[str, ...]], since: Since, elsewhere: Elsewhere) -> None:
+        self.since, self.elsewhere = since, elsewhere
         self.event, self.list_paths = event, list_paths
         self.paths: tuple[str, ...] | None = None
 
-    def exists(self, patterns: tuple[str, ...], values: Mapping[str, str]) -> bool:
-        if self.paths is None:
-            self.paths = self.list_paths()
-        expanded = [expand(p, values) for p in patterns]
-        return any(globs.matches(p, path) for p in expanded for path in self.paths)
+    def exists(self, rule: Rule, values: Mapping[str, str]) -> bool:
+        if rule.exists_project:
+            paths = self.elsewhere(expand(rule.exists_project, values), expand(rule.exists_ref, values))
+        else:
+            if self.paths is None:
+                self.paths = self.list_paths()
+            paths = self.paths
+        expanded = [expand(p, values) for p in rule.exists or ()]
+        return any(globs.matches(p, path) for p in expanded for path in paths)
 
     def changed(self, patterns: tuple[str, ...], values: Mapping[str, str], rule: Rule | None = None) -> bool:
         """Where nothing can be compared (new branch, tag, schedule) everything counts as changed, as in GitLab."""
@@ -231,7 +239,7 @@ class _Judgement:
                     continue
             if rule.changes is not None and not self.changed(rule.changes, values, rule):
                 continue
-            if rule.exists is not None and not self.exists(rule.exists, values):
+            if rule.exists is not None and not self.exists(rule, values):
                 continue
             when = rule.when or (job.when if job else When.ON_SUCCESS)
             allow = rule.allow_failure or (job.allow_failure if job else None)

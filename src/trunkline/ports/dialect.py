@@ -22,7 +22,8 @@ class Want:
     """A file that another one includes, or all files whose whole path matches `expression`. `place` is where it asks, `given` what it hands over.
 
     Only the dialect that made it looks into `given`. `url`: it lies at that address; `project` and `ref`: in another project; `text`: the dialect
-    has it itself. `sha256` is what its digest must be (base64).
+    has it itself. `sha256` is what its digest must be (base64). A component's `ref` may also be `~latest`, 1 or 1.2: the newest tag of those; `facts`
+    is what is known of it then.
     """
 
     pattern: str
@@ -34,6 +35,8 @@ class Want:
     ref: str = ""
     text: str | None = None
     sha256: str = ""
+    is_component: bool = False
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 @record

@@ -16,10 +16,14 @@ class FileReader(Protocol):
 
 
 class FarFiles(Protocol):
-    """Reaches files outside the repository. Both methods raise a TrunklineError that says why something can't be had."""
+    """Reaches files outside the repository. All methods raise a TrunklineError that says why something can't be had."""
 
     def remote(self, url: str) -> str:
         """Return the text at an address."""
+        ...
+
+    def tags(self, path: str) -> tuple[str, ...]:
+        """Return the tags of another project."""
         ...
 
     def project(self, path: str, ref: str) -> FileReader:

@@ -16,7 +16,7 @@ from trunkline.kit.ids import digest
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import field, mutable, record, replace
 from trunkline.model.diagnostics import Diagnostic, Severity
-from trunkline.model.errors import ConfigError, UnknownName
+from trunkline.model.errors import ConfigError, TrunklineError, UnknownName
 from trunkline.model.events import Event
 from trunkline.model.pipelines import Pipeline, When
 from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Run, Status
@@ -85,7 +85,7 @@ def prepare(asked: Asked) -> Prepared:
         event = replace(event, changed=asked.changed)
     elif _asks_for_changes(pipeline) and not event.is_tag and asked.event in ("push", "merge_request"):
         event = replace(event, changed=checkout.changed(default_branch, event.ref))
-    planned = plan(pipeline, event, predefined, checkout.paths, project, checkout.changed_since)
+    planned = plan(pipeline, event, predefined, checkout.paths, project, checkout.changed_since, elsewhere(checkout.root))
     return Prepared(checkout, event, predefined, home, pipeline, diagnostics, planned)
 
 
@@ -125,6 +125,18 @@ def far_files(root: str) -> FarFiles:
     return _Late(make)
 
 
+def elsewhere(root: str) -> Callable[[str, str], tuple[str, ...]]:
+    """Return what tells the files of another project at a ref; none where it can't be reached."""
+
+    def paths(project: str, ref: str) -> tuple[str, ...]:
+        try:
+            return far_files(root).project(project, ref).paths()
+        except TrunklineError:
+            return ()
+
+    return paths
+
+
 class _Late:
     """Files outside the checkout, reached by what loads only then: it costs more than most runs."""
 
@@ -133,6 +145,9 @@ class _Late:
 
     def remote(self, url: str) -> str:
         return self.make().remote(url)
+
+    def tags(self, path: str) -> tuple[str, ...]:
+        return self.make().tags(path)
 
     def project(self, path: str, ref: str) -> FileReader:
         return self.make().project(path, ref)

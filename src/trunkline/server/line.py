@@ -154,6 +154,13 @@ class Line:
             if known.get(ref) != sha:
                 compile_pipeline(builtin.dialect("gitlab"), files, {"CI_PROJECT_PATH": path}, "", self.far)
 
+    def _elsewhere(self, project: str, ref: str) -> tuple[str, ...]:
+        """Return the files of another project at a ref; none where there is no such project."""
+        try:
+            return self.far.project(project, ref).paths()
+        except TrunklineError:
+            return ()
+
     def _revision(self, path: str, ref: str) -> tuple[str, str] | None:
         """Return the git folder and the commit of a project's ref ("": its default branch)."""
         project = self.store.read(lambda tx: tx.find_project(path))
@@ -241,7 +248,7 @@ class Line:
                 because = "the pipeline has mistakes"
                 draft = replace(draft, status=Status.FAILED, decisions=notes)
             else:
-                planned = plan(compiled.pipeline, event, predefined, files.paths, project.path, files.changed_since)
+                planned = plan(compiled.pipeline, event, predefined, files.paths, project.path, files.changed_since, self._elsewhere)
                 wrong = tuple(_note(d) for d in planned.diagnostics)
                 if planned.run is None:
                     because = planned.because

@@ -225,7 +225,7 @@ class Pages:
         if found is None:
             raise NotFound(f"there is no project {path}", "push to it: git push " + f"{self.desk.line.url}/{path}.git")
         before = request.query_params.get("before", "")
-        rows = self.desk.store.read(lambda tx: tx.run_rows(path, PAGE_SIZE + 1, int(before) if before.isdigit() else None))
+        rows = self.desk.store.read(lambda tx: tx.run_rows(path, PAGE_SIZE + 1, int(before) if before.isdigit() else None, children=False))
         more = rows[PAGE_SIZE - 1].id if len(rows) > PAGE_SIZE else None
         return self._render(
             request,

@@ -126,11 +126,18 @@ class _Here:
         self.texts = texts
         self.library = Files()
         self.library.files |= {"ci/main.yml": "include: /ci/more.yml\na: {script: x}\n", "ci/more.yml": "b: {script: x}\n"}
+        component = "spec: {component: [name, version], inputs: {job: {default: scan}}}\n---\n$[[ inputs.job ]]: {script: 'x $[[ component.name ]] $[[ component.version ]]'}\n"
+        self.library.files |= {"templates/check.yml": component, "templates/deep/template.yml": "deep: {script: x}\n"}
 
     def remote(self, url: str) -> str:
         return self.texts[url.rpartition("/")[2]]
 
+    def tags(self, path: str) -> tuple[str, ...]:
+        return ("1.0.0", "1.2.0", "1.10.1", "2.0.0-rc1", "v1") if path == "group/library" else ()
+
     def project(self, path: str, ref: str) -> Files:
+        if path == "group/library" and ref in ("1.2.0", "1.10.1"):
+            return self.library
         if (path, ref) != ("group/library", "v1"):
             raise ConfigError(f"there is no {path}@{ref}", "push it")
         return self.library
@@ -232,3 +239,29 @@ def test_a_server_reads_its_own_projects_and_asks_no_address_twice_in_a_moment(t
         with pytest.raises(ConfigError, match="must not be asked"):
             far.remote("http://127.0.0.1:1/x.yml")
     assert len(far.fetched) == 1
+
+
+@pytest.mark.parametrize(("version", "found"), [("1.2.0", "1.2.0"), ("1.2", "1.2.0"), ("1", "1.10.1"), ("~latest", "1.10.1"), ("v1", "v1")])
+def test_a_component_is_found_at_the_version_that_is_meant(version: str, found: str) -> None:
+    main = f"include: [{{component: $CI_SERVER_FQDN/group/library/check@{version}, inputs: {{job: mine}}}}]"
+    pipeline = compiled(main, _Here()).pipeline
+
+    assert pipeline is not None
+    assert [(j.name, j.script) for j in pipeline.jobs] == [("mine", (f"x check {found}",))]
+
+
+def test_a_component_may_have_a_folder_of_its_own() -> None:
+    assert names(compiled("include: [{component: example.com/group/library/deep@1.2.0}]", _Here())) == ["deep"]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("$CI_SERVER_FQDN/group/library/check@3", "no tag is a version 3"),
+        ("$CI_SERVER_FQDN/group/library/nosuch@1.2.0", 'no file matches "nosuch"'),
+        ("$CI_SERVER_FQDN/group/library/check", "is no component's address"),
+        ("$CI_SERVER_FQDN/check@1", "is no component's address"),
+    ],
+)
+def test_components_that_are_not_there(address: str, said: str) -> None:
+    assert any(said in d.message for d in compiled(f"include: [{{component: {address}}}]\na: {{script: x}}", _Here()).errors)

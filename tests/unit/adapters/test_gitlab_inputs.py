@@ -101,3 +101,18 @@ def test_a_file_that_asks_for_nothing_takes_nothing() -> None:
     found = compiled("include: [{local: part.yml, inputs: {x: 1}}]", "job: {script: a}")
 
     assert "part.yml takes no inputs" in found.errors[0].message
+
+
+def test_rules_of_an_input_choose_its_default_and_options_by_those_before_it() -> None:
+    text = """spec:
+  inputs:
+    cloud: {options: [aws, gcp], default: aws}
+    size:
+      rules:
+        - {if: "$[[ inputs.cloud ]] == 'aws'", options: [small, large], default: small}
+        - {if: "$[[ inputs.cloud ]] == 'gcp'", options: [n1], default: n1}
+---
+"$[[ inputs.cloud ]] $[[ inputs.size ]]": {script: x}
+"""
+    assert [j.name for j in made(text).jobs] == ["aws small"]
+    assert [j.name for j in made(text.replace("default: aws}", "default: gcp}")).jobs] == ["gcp n1"]

@@ -39,6 +39,14 @@ class Repositories:
             raise told
         return told
 
+    def tags(self, path: str) -> tuple[str, ...]:
+        """Return the tags of a project on this server."""
+        found = self.revision(path, "")
+        if found is None:
+            raise ConfigError(f"there is no project {path!r} on this server", "push it here")
+        _, told = processes.output(["git", f"--git-dir={found[0]}", "for-each-ref", "--format=%(refname:strip=2)", "refs/tags"])
+        return tuple(told.decode("utf-8", "replace").split())
+
     def project(self, path: str, ref: str) -> FileReader:
         """Return the files of a project on this server."""
         found = self.revision(path, ref)
@@ -59,16 +67,29 @@ class Remotes:
         """Fetch it."""
         return fetch(url, self.allowed)
 
-    def project(self, path: str, ref: str) -> FileReader:
-        """Fetch one revision of it, without its history."""
-        if not _SAFE.fullmatch(path) or not _SAFE.fullmatch(ref or "HEAD"):
-            raise ConfigError(f"{path!r} at {ref!r} can't be a project and its ref")
+    def tags(self, path: str) -> tuple[str, ...]:
+        """Ask for its tags."""
+        code, told = processes.output(
+            ["git", "ls-remote", "--tags", "--refs", "--", self._url(path)], env={**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+        )
+        if code:
+            raise OutsideError(f"the tags of {path} can't be read", "git ls-remote shows why")
+        return tuple(line.partition("refs/tags/")[2] for line in told.decode("utf-8", "replace").splitlines())
+
+    def _url(self, path: str) -> str:
         code, told = processes.output(["git", "config", "--get", "remote.origin.url"], cwd=self.folder)
         url = sibling(told.decode("utf-8", "replace").strip(), path) if code == 0 else ""
         if not url:
             raise ConfigError(
                 f"where {path!r} lies can't be told: this checkout has no remote `origin` at a forge", "copy the file into the repository"
             )
+        return url
+
+    def project(self, path: str, ref: str) -> FileReader:
+        """Fetch one revision of it, without its history."""
+        if not _SAFE.fullmatch(path) or not _SAFE.fullmatch(ref or "HEAD"):
+            raise ConfigError(f"{path!r} at {ref!r} can't be a project and its ref")
+        url = self._url(path)
         git_dir = os.path.join(self.cache, "projects", digest(url)[:16])
         stamp = os.path.join(git_dir, "fetched-" + digest(ref)[:16])
         try:

@@ -37,7 +37,7 @@ from trunkline.kit.codec import from_plain, to_plain
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import Release, Rollout
 from trunkline.model.errors import OutsideError
-from trunkline.model.events import Event
+from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
 from trunkline.model.runs import Decision, Fact, JobRun, Link, Reason, Run, Status
 from trunkline.model.schedules import Schedule
@@ -85,7 +85,7 @@ class SqlTransaction:
         return Project(row["id"], row["path"], row["default_branch"], row["created_at"]) if row else None
 
     def projects(self) -> list[tuple[Project, RunRow | None]]:
-        newest = select(func.max(t.runs.c.id)).group_by(t.runs.c.project_id)
+        newest = select(func.max(t.runs.c.id)).where(t.runs.c.source != EventKind.PARENT.value).group_by(t.runs.c.project_id)
         last = {r.project: r for r in self._run_rows(self._rows_query().where(t.runs.c.id.in_(newest)))}
         rows = self.c.execute(select(t.projects).order_by(t.projects.c.path)).mappings()
         return [(Project(r["id"], r["path"], r["default_branch"], r["created_at"]), last.get(r["path"])) for r in rows]
@@ -209,8 +209,10 @@ class SqlTransaction:
     def _run_rows(self, query: Any) -> list[RunRow]:
         return [RunRow(**row) for row in self.c.execute(query).mappings()]
 
-    def run_rows(self, project: str | None, limit: int, before: int | None = None) -> list[RunRow]:
+    def run_rows(self, project: str | None, limit: int, before: int | None = None, children: bool = True) -> list[RunRow]:
         query = self._rows_query().order_by(t.runs.c.id.desc()).limit(limit)
+        if not children:
+            query = query.where(t.runs.c.source != EventKind.PARENT.value)
         if project is not None:
             query = query.where(t.projects.c.path == project)
         return self._run_rows(query if before is None else query.where(t.runs.c.id < before))

@@ -42,6 +42,7 @@ class GitlabDialect:
             known = inputs.values(
                 inputs.asked(header, m), given.value if given is not None and isinstance(given.value, dict) else {}, at, m
             )
+            known |= inputs.component_facts(header, dict(want.facts) if want is not None else {}, m)
             documents = [document if m.has_errors else inputs.filled(document, known, variables, m)]
         elif given is not None and given.value:
             m.error(given, "inputs", f"{file} takes no inputs", "it begins without a header document with `spec`")
@@ -207,8 +208,7 @@ def _far(item: Node, asked: dict[str, Node], given: Node | None, variables: Mapp
         m.error(asked["template"], "include", f'there is no template "{name}" here', hint)
         return []
     if "component" in asked:
-        m.error(asked["component"], "include", "include:component is not supported yet", "use include:project with project, ref and file")
-        return []
+        return _component(asked["component"], given, variables, m)
     if "file" not in asked:
         m.error(item, "include", "include:project must name the file", "file: path/in/that/project.yml")
         return []
@@ -219,6 +219,25 @@ def _far(item: Node, asked: dict[str, Node], given: Node | None, variables: Mapp
         Want(expand(m.text(file, "include:file"), variables).lstrip("/"), place(file), "", given, project=project, ref=ref, sha256=sha256)
         for file in files
     ]
+
+
+def _component(node: Node, given: Node | None, variables: Mapping[str, str], m: Mistakes) -> list[Want]:
+    """Return what a component's address asks for: HOST/GROUP/PROJECT/NAME@VERSION, a file below templates/ of that project."""
+    text = m.text(node, "include:component")
+    first, _, rest = text.partition("/")
+    host = variables.get("CI_SERVER_FQDN", "")
+    if not first.startswith("$") and host and first not in (host, host.split(":")[0]):
+        m.error(node, "include", f"the component lies at {first}; only those of {host} can be included", "copy its project here")
+        return []
+    address, at, version = expand(rest, variables).rpartition("@")
+    parts = [part for part in address.split("/") if part]
+    if not at or not version or len(parts) < 3:
+        m.error(node, "include", f"{text!r} is no component's address", "$CI_SERVER_FQDN/group/project/name@1.0")
+        return []
+    name, project = parts[-1], "/".join(parts[:-1])
+    path = f"templates/{re.escape(name)}(\\.yml|/template\\.yml)"
+    facts = (("name", name), ("reference", version))
+    return [Want(name, place(node), path, given, project=project, ref=version, is_component=True, facts=facts)]
 
 
 def _given(want: Want | None) -> Node | None:

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 
 from trunkline.kit.lazy import lazy
-from trunkline.kit.record import record
+from trunkline.kit.record import record, replace
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
+from trunkline.model import conditions
 from trunkline.model.variables import expand
 from trunkline.reading import Mistakes
 
@@ -23,7 +24,7 @@ else:
 Value = bool | int | float | str | list[Node]
 KEYS = ("default", "type", "options", "regex", "description", "rules")
 TYPES = ("string", "number", "boolean", "array")
-_BLOCK = re.compile(r"\$\[\[\s*(inputs\.[^\]]*?)\s*\]\]")
+_BLOCK = re.compile(r"\$\[\[\s*((?:inputs|component)\.[^\]]*?)\s*\]\]")
 _TRUNCATE = re.compile(r"truncate\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 MOST_FUNCTIONS = 3
 
@@ -38,6 +39,7 @@ class Asked:
     options: tuple[object, ...] = ()
     regex: str = ""
     description: str = ""
+    rules: tuple[tuple[str, Node | None, tuple[object, ...] | None], ...] = ()
 
 
 def asked(header: Node, m: Mistakes) -> dict[str, Asked]:
@@ -63,7 +65,15 @@ def asked(header: Node, m: Mistakes) -> dict[str, Asked]:
                 m.error(parts["regex"], "spec:inputs", f"{where}:regex is no pattern: {wrong}")
                 regex = ""
         said = m.string(parts["description"], f"{where}:description") if "description" in parts else ""
-        one = Asked(name, kind or "string", parts.get("default"), options, regex, said)
+        one = Asked(
+            name,
+            kind or "string",
+            parts.get("default"),
+            options,
+            regex,
+            said,
+            _rules(parts["rules"], f"{where}:rules", m) if "rules" in parts else (),
+        )
         if one.default is not None:
             _checked(one, one.default, one.default, f"{where}:default", m)
         found[name] = one
@@ -79,6 +89,7 @@ def values(asked_for: Mapping[str, Asked], given: Mapping[str, Node], at: Node, 
             )
     found: dict[str, Value] = {}
     for name, one in asked_for.items():
+        one = _ruled(one, found)
         if name in given:
             found[name] = _checked(one, given[name], given[name], f'the input "{name}"', m)
         elif one.default is not None:
@@ -86,6 +97,51 @@ def values(asked_for: Mapping[str, Asked], given: Mapping[str, Node], at: Node, 
         else:
             m.error(at, "inputs", f'the input "{name}" must be given, it has no default')
     return found
+
+
+def _rules(node: Node, where: str, m: Mistakes) -> tuple[tuple[str, Node | None, tuple[object, ...] | None], ...]:
+    """Read the rules of an input: which default and options it has, by the inputs before it."""
+    found = []
+    for item in node.value if isinstance(node.value, list) else ():
+        parts = m.mapping(item, where, ("if", "default", "options"))
+        text = m.text(parts["if"], f"{where}:if") if "if" in parts else ""
+        try:
+            conditions.parse(_plain_condition(text)) if text else None
+        except conditions.ConditionMistake as mistake:
+            m.error(parts["if"], where, f"{where}:if: {mistake}", "for example: $[[ inputs.cloud ]] == 'aws'")
+            continue
+        options = (
+            tuple(o.value for o in parts["options"].value) if "options" in parts and isinstance(parts["options"].value, list) else None
+        )
+        found.append((text, parts.get("default"), options))
+    if not isinstance(node.value, list):
+        m.error(node, where, f"{where} must be a list, this is {node.kind}")
+    return tuple(found)
+
+
+def _plain_condition(text: str) -> str:
+    """Return a condition with variables in place of `$[[ inputs.X ]]`."""
+    return _BLOCK.sub(lambda match: "$" + match[1].replace(".", "_").replace("-", "_"), text)
+
+
+def _ruled(one: Asked, known: Mapping[str, Value]) -> Asked:
+    """Return an input as its first rule that holds makes it."""
+    values = {f"inputs_{name.replace('-', '_')}": _as_text(value) for name, value in known.items()}
+    for text, default, options in one.rules:
+        if not text or conditions.judge(conditions.parse(_plain_condition(text)), values).holds:
+            return replace(one, default=default or one.default, options=one.options if options is None else options)
+    return one
+
+
+def component_facts(header: Node, facts: Mapping[str, str], m: Mistakes) -> dict[str, Value]:
+    """Return what a component may know of itself: those of its facts that spec:component names."""
+    spec = header.value.get("spec") if isinstance(header.value, dict) else None
+    wanted = spec.value.get("component") if spec is not None and isinstance(spec.value, dict) else None
+    names = m.strings(wanted, "spec:component") if wanted is not None and wanted.value is not None else ()
+    for name in names:
+        if name not in ("name", "version", "sha", "reference"):
+            m.error(wanted or header, "spec", f"spec:component: nothing is known as {name!r}", "name, version, sha or reference")
+    return {f"component.{name}": facts.get(name, "") for name in names}
 
 
 def _checked(one: Asked, node: Node, at: Node, where: str, m: Mistakes) -> Value:

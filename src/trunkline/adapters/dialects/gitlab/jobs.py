@@ -48,6 +48,8 @@ class JobReader:
         if "rules" in own and ("only" in own or "except" in own):
             word = "only" if "only" in own else "except"
             m.error(node.keys[word], "rules", f'job "{name}" has both rules and {word}', f"say with rules what {word} says")
+        if "rules" in own and "start_in" in own:
+            m.error(node.keys["start_in"], "start_in", f'job "{name}" has both rules and start_in', "write start_in into the rule")
         job = self._job(name, own, node, key, cant)
         return self._parallel(job, own["parallel"]) if "parallel" in own and own["parallel"].value is not None else (job,)
 

@@ -78,9 +78,9 @@ def condition(node: Node, where: str, m: Mistakes) -> Condition | None:
         return None
 
 
-def _compare_to(node: Node, where: str, m: Mistakes) -> str:
-    given = node.value.get("compare_to") if isinstance(node.value, dict) else None
-    return m.text(given, f"{where}:compare_to") if given is not None else ""
+def _where(node: Node, word: str, where: str, m: Mistakes) -> str:
+    given = node.value.get(word) if isinstance(node.value, dict) else None
+    return m.string(given, f"{where}:{word}") if given is not None else ""
 
 
 def paths(node: Node, where: str, m: Mistakes, extra: tuple[str, ...], known: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -147,15 +147,17 @@ def _rule(node: Node, where: str, m: Mistakes, workflow: bool) -> Rule:
         place=place(first),
         condition=condition(parts["if"], f"{where}:if", m) if "if" in parts else None,
         changes=paths(parts["changes"], f"{where}:changes", m, (), ("compare_to",)) if "changes" in parts else None,
-        compare_to=_compare_to(parts["changes"], f"{where}:changes", m) if "changes" in parts else "",
-        exists=paths(parts["exists"], f"{where}:exists", m, ("project", "ref")) if "exists" in parts else None,
+        compare_to=_where(parts["changes"], "compare_to", f"{where}:changes", m) if "changes" in parts else "",
+        exists=paths(parts["exists"], f"{where}:exists", m, (), ("project", "ref")) if "exists" in parts else None,
         when=when,
         start_in=m.span(parts["start_in"], f"{where}:start_in") if "start_in" in parts else 0.0,
         allow_failure=allow_failure(parts["allow_failure"], f"{where}:allow_failure", m) if "allow_failure" in parts else None,
         variables=variables(parts["variables"], f"{where}:variables", m) if "variables" in parts else (),
         needs=needs(parts["needs"], f"{where}:needs", m) if "needs" in parts else None,
         interruptible=m.boolean(parts["interruptible"], f"{where}:interruptible") if "interruptible" in parts else None,
-        auto_cancel=auto_cancel(parts["auto_cancel"], m) if "auto_cancel" in parts else None,
+        auto_cancel=_auto_cancel(parts["auto_cancel"], m) if "auto_cancel" in parts else (),
+        exists_project=_where(parts["exists"], "project", f"{where}:exists", m) if "exists" in parts else "",
+        exists_ref=_where(parts["exists"], "ref", f"{where}:exists", m) if "exists" in parts else "",
     )
 
 
@@ -465,6 +467,10 @@ AUTO_CANCEL = {"on_new_commit": ("conservative", "interruptible", "none"), "on_j
 
 def auto_cancel(node: Node, m: Mistakes) -> AutoCancel:
     """Read `workflow:auto_cancel`."""
+    return AutoCancel(**dict(_auto_cancel(node, m)))
+
+
+def _auto_cancel(node: Node, m: Mistakes) -> tuple[tuple[str, str], ...]:
     known = m.mapping(node, "workflow:auto_cancel", AUTO_CANCEL) if node.value is not None else {}
     said = {name: m.choice(known[name], f"workflow:auto_cancel:{name}", words) for name, words in AUTO_CANCEL.items() if name in known}
-    return AutoCancel(**{name: word for name, word in said.items() if word})
+    return tuple((name, word) for name, word in said.items() if word)
