@@ -98,6 +98,12 @@ class Start(BaseModel):
     inputs: dict[str, Any] = Field({}, description="of the pipeline file (spec:inputs)")
 
 
+class Mode(BaseModel):
+    """How a resource group chooses."""
+
+    process_mode: str = Field(description="unordered, oldest_first, newest_first or newest_ready_first")
+
+
 class NewTrigger(BaseModel):
     """A trigger token to be made."""
 
@@ -403,6 +409,17 @@ def router(desk: Desk) -> APIRouter:
         variables = [{n: getattr(v, n) for n in ("name", "value", "description", "options")} for v in q.variables]
         names = ("name", "kind", "description", "default", "has_default", "options")
         return {"ref": q.ref, "variables": variables, "inputs": [{n: getattr(i, n) for n in names} for i in q.inputs], "problem": q.problem}
+
+    @api.get("/projects/{path:path}/resource_groups", tags=["resource groups"])
+    def resource_groups(path: str) -> dict[str, Any]:
+        """Return the resource groups of a project whose process mode was set."""
+        return {"resource_groups": [{"name": g.name, "process_mode": g.mode} for g in desk.line.groups.of(path)]}
+
+    @api.put("/projects/{path:path}/resource_groups/{name:path}", tags=["resource groups"])
+    def set_resource_group(path: str, name: str, body: Mode) -> dict[str, Any]:
+        """Choose in which order the jobs of a resource group run."""
+        made = desk.line.groups.set_mode(path, name, body.process_mode)
+        return {"name": made.name, "process_mode": made.mode}
 
     @api.get("/projects/{path:path}/triggers", tags=["triggers"])
     def triggers(path: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from trunkline.ports.store import Project, Store, Transaction
 from trunkline.reporting.collect import collect
 from trunkline.server.downstream import Downstream, MissingArtifacts
 from trunkline.server.environments import JobEnvironments
+from trunkline.server.groups import ResourceGroups
 from trunkline.server.hub import Hub
 from trunkline.server.publishing import Publisher
 from trunkline.server.repositories import Repositories
@@ -94,6 +95,7 @@ class Line:
         self.active: dict[int, Run] = {}
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
         self.leased: dict[int, tuple[str, Sources]] = {}
+        self.groups = ResourceGroups(store)
         self.tokens = JobTokens()
         self.issuer = Issuer(data, url)
         self.publisher = Publisher(self)
@@ -349,7 +351,7 @@ class Line:
                 for job in queued:
                     if self.pool.free <= 0:
                         break
-                    if not job.job.resource_group or not self._is_taken(run.project, job.job.resource_group):
+                    if self.groups.may_start(run, job, self.active.values()):
                         self._lease(run_id, job)
             if self.active.keys() - known:
                 self.pump()  # jobs have started runs
@@ -359,20 +361,10 @@ class Line:
         while run_id in self.active:
             run = self.active[run_id]
             waiting = (j for j in run.jobs if j.job.trigger is not None and j.status is Status.QUEUED and (j.waits_until() or 0.0) <= now)
-            job = next((j for j in waiting if not j.job.resource_group or not self._is_taken(run.project, j.job.resource_group)), None)
+            job = next((j for j in waiting if self.groups.may_start(run, j, self.active.values())), None)
             if job is None:
                 return
             self.downstream.start(run_id, job.name)
-
-    def _is_taken(self, project: str, group: str) -> bool:
-        """Say whether a job of this resource group of the project runs."""
-        return any(
-            j.status is Status.RUNNING and j.job.resource_group == group
-            for run in self.active.values()
-            if run.project == project
-            for j in run.jobs
-            if j.job.resource_group
-        )
 
     def _lease(self, run_id: int, queued: JobRun) -> None:
         run = self.change(run_id, lambda r: settle.start(r, queued.name, time.time()))
