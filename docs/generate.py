@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 from pathlib import Path
 
 from trunkline.adapters.dialects.gitlab import keywords, schema
@@ -12,24 +13,31 @@ from trunkline.delivery import spec
 HERE = Path(__file__).parent / "reference"
 NOTES = {
     "include": "local, remote (integrity; no private addresses unless allowed), project (of the same server or forge), template (our own: "
-    "Python, Workflows, SAST), lists, wildcards, rules, inputs; component is an error so far",
+    "Python, Workflows, SAST), component (versions by tag), lists, wildcards, rules, inputs",
     "image": "python images run on that interpreter of the machine; others need the docker executor, which does not exist yet",
     "services": "need the docker executor, which does not exist yet: the job fails with that reason",
     "needs": "names, optional, artifacts, parallel:matrix with `$[[ matrix.X ]]`; "
     "project and pipeline with a job: its artifacts; a pipeline's status alone is not mirrored",
-    "rules": "if, changes, exists, when, allow_failure, variables, needs, interruptible, compare_to; exists:project and ref are passed over with a note",
+    "rules": "if, changes, exists, when, allow_failure, variables, needs, interruptible, compare_to, exists:project, start_in",
     "trigger": "children (local, generated, from other projects), other projects; strategy, forward, inputs; `trunkline run` works children too",
+    "id_tokens": "RS256, /.well-known/openid-configuration; `trunkline run` has none to give",
+    "secrets": "vault (HashiCorp Vault, OpenBao); of other vaults the job fails with that reason; with `trunkline run` give them by `--variable`",
+    "pages": "publish, path_prefix, expire_in; served below /pages of this server",
+    "publish": "the older way to say pages:publish",
+    "release": "tag_name, tag_message, name, description (also a file), ref, milestones, assets:links; released_at is now",
+    "hooks": "pre_get_sources_script",
+    "manual_confirmation": "the page asks; commands and API do not",
     "when": "on_success, on_failure, always, manual, never, delayed (`trunkline run` does not wait)",
     "start_in": "see when",
-    "artifacts": "paths, exclude, untracked, when, expire_in, reports junit, cobertura, dotenv; other reports are kept as files",
-    "environment": "name and url (also from dotenv), action, on_stop, auto_stop_in, deployment_tier; a deleted branch stops its environments; kubernetes is noted",
+    "artifacts": "paths, exclude, untracked, when, expire_in, expose_as, access, public, reports junit, cobertura, dotenv; other reports are kept",
+    "environment": "name and url (also from dotenv), action, on_stop, auto_stop_in, deployment_tier; ends with its branch; kubernetes is noted",
     "interruptible": "a newer run of the branch cancels what may be interrupted: see workflow",
-    "resource_group": "one job at a time in each project; the mode is unordered",
+    "resource_group": "one job at a time in each project; process modes by API",
     "tags": "recorded; there is one runner so far",
-    "spec": "inputs: type, default, options, regex, with expand_vars, truncate, posix_escape; rules of inputs are passed over",
-    "workflow": "rules, name, auto_cancel (not in rules)",
+    "spec": "inputs: type, default, options, regex, rules, with expand_vars, truncate, posix_escape; component; those of the first file at the start",
+    "workflow": "rules (with auto_cancel), name, auto_cancel",
     "retry": "max, when, exit_codes",
-    "cache": "key, key:files, prefix, paths, policy, when, fallback_keys",
+    "cache": "key, key:files, prefix, paths, policy, when, fallback_keys, unprotect; `CACHE_FALLBACK_KEY`; key:files_commits looks at contents",
 }
 
 
@@ -59,13 +67,32 @@ def command_line() -> str:
     return "\n".join(parts) + "\n"
 
 
+def _tested(word: str, texts: dict[str, str]) -> str:
+    """Return a test whose pipeline says the keyword, as a link relative to the page: scenarios first, then end to end, then unit."""
+    name = next((path for path, text in texts.items() if re.search(rf"(^|[\s{{,\"]){word}: ?[^=]", text, re.MULTILINE)), "")
+    return f"[{name.split('/')[-2] if name.endswith('.yml') else name.split('/')[-1]}](../../{name})" if name else ""
+
+
+def _tests() -> dict[str, str]:
+    root = Path(__file__).parent.parent
+    ends = ("downstream", "publishing", "credentials", "starting", "job_environments", "server")
+    patterns = (
+        "tests/scenarios/*/.gitlab-ci.yml",
+        *(f"tests/e2e/test_{name}.py" for name in ends),
+        "tests/unit/pipeline/test_traps.py",
+        "tests/unit/pipeline/test_plan.py",
+        "tests/dialects/ok/*.yml",
+    )
+    return {str(p.relative_to(root)): p.read_text() for pattern in patterns for p in sorted(root.glob(pattern))}
+
+
 def compatibility() -> str:
     """Return the page about `.gitlab-ci.yml`."""
-    rows = []
+    rows, texts = [], _tests()
     for word in sorted(keywords.JOB | keywords.GLOBAL):
         cant = keywords.CANT_RUN.get(word)
         state = "no" if cant else "noted" if word in keywords.NOT_YET else "yes"
-        rows.append(f"| `{word}` | {state} | {NOTES.get(word, cant or keywords.NOT_YET.get(word, ''))} |")
+        rows.append(f"| `{word}` | {state} | {NOTES.get(word, cant or keywords.NOT_YET.get(word, ''))} | {_tested(word, texts)} |")
     head = [
         "# What of `.gitlab-ci.yml` works",
         "",
@@ -73,8 +100,8 @@ def compatibility() -> str:
         "does nothing, and `trunkline lint` and the run say so with its line; *no*: a job with it is in the run and fails with that reason. Every keyword",
         "stands in `tests/dialects/ok/everything.yml`. For editors: [gitlab-ci.schema.json](gitlab-ci.schema.json), made of the same lists.",
         "",
-        "| keyword | works | remark |",
-        "| --- | --- | --- |",
+        "| keyword | works | remark | a test |",
+        "| --- | --- | --- | --- |",
     ]
     return "\n".join([*head, *rows, *DIFFERENCES]) + "\n"
 

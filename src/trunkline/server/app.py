@@ -29,10 +29,11 @@ from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runs import Run
 from trunkline.server import gitlab_api
-from trunkline.server.api import Desk, error_response, router
+from trunkline.server.api import error_response, router
 from trunkline.server.auth import LOOPBACK, Doorkeeper
 from trunkline.server.builds import builder
 from trunkline.server.deliveries import Deliverer
+from trunkline.server.desk import Desk
 from trunkline.server.git import GitDoor
 from trunkline.server.hub import Hub
 from trunkline.server.line import JobRunner, Line
@@ -82,7 +83,7 @@ class House:
         self.deliverer = Deliverer(self.walker)
         self.requests = Requests(self.store, self.line, settings.required_approvals)
         self.line.on_green, self.line.on_gone, self.line.on_moved = self._green, self.deliverer.gone, self.requests.moved
-        self.doorkeeper = Doorkeeper(self.store, self.line.tokens.user)
+        self.doorkeeper = Doorkeeper(self.store, self.line.assigner.tokens.user)
         self.schedules = Schedules(self.store, self.line)
         self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests)
 
@@ -191,7 +192,7 @@ def create_app(house: House) -> FastAPI:
     async def targets(_: Request) -> Response:
         return JSONResponse(scrape_targets(house.walker))
 
-    issuer = house.line.issuer
+    issuer = house.line.assigner.issuer
 
     async def discovery(_: Request) -> Response:
         return JSONResponse(issuer.discovery())

@@ -127,7 +127,7 @@ class Downstream:
         return rows[0].because if rows and rows[0].id == child.id else ""
 
     def _started(self, run: Run, job: JobRun, trigger: Trigger) -> Run:
-        values = self.line.values(run, job)
+        values = self.line.assigner.values(run, job)
         if trigger.project:
             project, event = self._far_event(run, expand(trigger.project, values), expand(trigger.branch, values))
             entry = Entry(inputs=tuple((name, expand(value, values)) for name, value in trigger.inputs))
@@ -152,8 +152,8 @@ class Downstream:
         return child
 
     def _far_event(self, run: Run, project: str, branch: str) -> tuple[str, Event]:
-        ref = self.line.ref(project, branch)
-        event = self.line.event(project, ref, run.event.user)
+        ref = self.line.planner.ref(project, branch)
+        event = self.line.planner.event(project, ref, run.event.user)
         return project, replace(event, kind=EventKind.UPSTREAM, changed=None)
 
     def _check_depth(self, run: Run, project: str, event: Event) -> None:

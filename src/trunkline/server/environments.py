@@ -38,7 +38,7 @@ class JobEnvironments:
         if spec is None or result.status is not Status.PASSED:
             return
         now = time.time()
-        values = {**self.line.values(run, job), **dict(result.dotenv)}
+        values = {**self.line.assigner.values(run, job), **dict(result.dotenv)}
         name, url = expand(spec.name, values), expand(spec.url, values)
         known = self.find(run.project, name)
         if spec.action in ("start", "stop"):

@@ -14,7 +14,8 @@ from trunkline.model.errors import ConfigError, Refused, TrunklineError
 from trunkline.model.pipelines import AssetLink
 from trunkline.model.publications import TagRelease
 from trunkline.ports.store import User
-from trunkline.server.api import Desk, NotFound, Unauthorised, error_response
+from trunkline.server.api import error_response
+from trunkline.server.desk import Desk, NotFound, Unauthorised
 
 MOST = 1 << 20  # bytes of a request
 

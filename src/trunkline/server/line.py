@@ -13,31 +13,26 @@ from typing import Protocol
 
 import structlog
 
-from trunkline.execution.checkout import Sources
 from trunkline.execution.work import Assignment
 from trunkline.kit import trees
-from trunkline.kit.gitfiles import Revisions
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import replace
-from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
 from trunkline.model.events import ZERO_SHA, Event, EventKind
 from trunkline.model.pipelines import When
-from trunkline.model.runs import Decision, Fact, JobResult, JobRun, Link, Reason, Run, Status
-from trunkline.model.variables import Variable, expand, resolve
+from trunkline.model.runs import Fact, JobResult, JobRun, Link, Reason, Run, Status
 from trunkline.pipeline import settle
-from trunkline.pipeline.compile import Entry, compile_pipeline
-from trunkline.pipeline.plan import plan
-from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
+from trunkline.pipeline.compile import Entry
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.reporting.collect import collect
+from trunkline.server.assigning import Assigner
 from trunkline.server.downstream import Downstream, MissingArtifacts
 from trunkline.server.environments import JobEnvironments
 from trunkline.server.groups import ResourceGroups
 from trunkline.server.hub import Hub
+from trunkline.server.planning import Planner
 from trunkline.server.publishing import Publisher
 from trunkline.server.repositories import Repositories
-from trunkline.server.tokens import Issuer, JobTokens, claims_of
 from trunkline.wiring import builtin
 
 log = structlog.get_logger()
@@ -83,8 +78,7 @@ class Line:
     ) -> None:
         self.store, self.repositories, self.pool, self.hub = store, repositories, pool, hub
         self.data, self.url, self.job_timeout = data, url, job_timeout
-        self.goes_far: set[str] = set()  # projects whose pipelines include files from elsewhere
-        self.far = builtin.server_files(self._revision, include_hosts)
+        self.planner = Planner(store, repositories, url, include_hosts)
         self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
         self.on_gone: Callable[[str, str], None] = lambda project, ref: None  # told of each branch that was deleted
         self.on_moved: Callable[[str, str, str], list[Run]] = (
@@ -94,10 +88,8 @@ class Line:
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
-        self.leased: dict[int, tuple[str, Sources]] = {}
         self.groups = ResourceGroups(store)
-        self.tokens = JobTokens()
-        self.issuer = Issuer(data, url)
+        self.assigner = Assigner(self)
         self.publisher = Publisher(self)
         self.counts = {"runs": 0, "jobs": 0}
         self.unsaved: list[tuple[int, int, JobResult]] = []  # results that wait for the disk
@@ -117,7 +109,7 @@ class Line:
 
     def take_refs(self, path: str, user: str) -> list[Run]:
         """Compare the repository's refs with those known and start a run for each that moved. Doing it twice does nothing twice."""
-        self._fetch_far(path)
+        self.planner.fetch_far(path)
         with self.lock:
             self.untaken.add(path)
             project = self.store.read(lambda tx: tx.find_project(path))
@@ -142,46 +134,6 @@ class Line:
             self.pump()
             return started
 
-    def _fetch_far(self, path: str) -> None:
-        """Fetch what the files of moved refs include from elsewhere, before anybody has to wait for the lock while that is slow.
-
-        Only for projects that are known to do so; the first time it happens under the lock.
-        """
-        if path not in self.goes_far:
-            return
-        project = self.store.read(lambda tx: tx.find_project(path))
-        known = self.store.read(lambda tx: tx.refs(project.id)) if project is not None else {}
-        for ref, sha in self.repositories.refs(path).items():
-            files = Revisions(self.repositories.git_dir(path), sha)
-            if known.get(ref) != sha:
-                compile_pipeline(builtin.dialect("gitlab"), files, {"CI_PROJECT_PATH": path}, "", self.far)
-
-    def _elsewhere(self, project: str, ref: str) -> tuple[str, ...]:
-        """Return the files of another project at a ref; none where there is no such project."""
-        try:
-            return self.far.project(project, ref).paths()
-        except TrunklineError:
-            return ()
-
-    def _revision(self, path: str, ref: str) -> tuple[str, str] | None:
-        """Return the git folder and the commit of a project's ref ("": its default branch)."""
-        project = self.store.read(lambda tx: tx.find_project(path))
-        found = self.repositories.revision(path, ref or project.default_branch) if project is not None else None
-        return (self.repositories.git_dir(path), found.sha) if found is not None else None
-
-    def ref(self, path: str, name: str) -> str:
-        """Return the name of a branch or tag of a project, of its default branch for ""; raises ConfigError."""
-        project = self.store.read(lambda tx: tx.find_project(path))
-        if project is None:
-            raise ConfigError(f"there is no project {path}")
-        wanted = name or project.default_branch
-        known = self.repositories.refs(path)
-        if not any(f"refs/{kind}/{wanted}" in known for kind in ("heads", "tags")):
-            raise ConfigError(
-                f"{path} has no branch or tag {wanted!r}", f"it has {', '.join(sorted(r.split('/', 2)[2] for r in known)) or 'none'}"
-            )
-        return wanted
-
     def start(
         self,
         path: str,
@@ -194,8 +146,8 @@ class Line:
     ) -> Run:
         """Start a run of a branch or tag by hand, by the clock or by API; raises ConfigError where there is nothing to run."""
         with self.lock:
-            wanted = self.ref(path, name)
-            event = self.event(path, wanted, user)
+            wanted = self.planner.ref(path, name)
+            event = self.planner.event(path, wanted, user)
             project = self.store.read(lambda tx: tx.find_project(path))
             assert project is not None
             run = self.accept(
@@ -207,15 +159,6 @@ class Line:
                 raise ConfigError(f"{wanted!r} of {path} has no .gitlab-ci.yml")
             self.pump()
             return run
-
-    def event(self, path: str, name: str, user: str) -> Event:
-        """Return the event of a branch or tag that did not move; raises ConfigError."""
-        known = self.repositories.refs(path)
-        full = next((f"refs/{kind}/{name}" for kind in ("heads", "tags") if f"refs/{kind}/{name}" in known), "")
-        event = self.repositories.push_event(path, full, known[full], known[full], user) if full else None
-        if event is None:
-            raise ConfigError(f"{name!r} of {path} is no commit")
-        return event
 
     def accept(
         self,
@@ -232,53 +175,25 @@ class Line:
 
         `also` is saved together with the run. `only_with_jobs`: where its rules leave no job, there is no run either.
         """
-        git_dir = self.repositories.git_dir(project.path)
-        files = Revisions(git_dir, event.revision.sha)
-        dialect = builtin.dialect("gitlab")
-        predefined = event_variables(event, project.path, project.default_branch, self.url)
-        has_file = (entry is not None and entry.text is not None) or files.read(dialect.entry) is not None
-        now = time.time()
-        draft, because, facts = Run(0, project.path, 0, event, Status.SKIPPED, (), (), created_at=now, finished_at=now), "", ()  # type: Run, str, tuple[Fact, ...]
-        if has_file and _is_skipped(event):
-            because = "the commit's message says [skip ci]"
-        elif has_file:
-            compiled = compile_pipeline(dialect, files, {**predefined, **dict(event.variables)}, entry or "", self.far)
-            if compiled.went_far:
-                self.goes_far.add(project.path)
-            notes = tuple(_note(d) for d in compiled.diagnostics)
-            if compiled.pipeline is None:
-                because = "the pipeline has mistakes"
-                draft = replace(draft, status=Status.FAILED, decisions=notes)
-            else:
-                planned = plan(compiled.pipeline, event, predefined, files.paths, project.path, files.changed_since, self._elsewhere)
-                wrong = tuple(_note(d) for d in planned.diagnostics)
-                if planned.run is None:
-                    because = planned.because
-                    draft = replace(
-                        draft, status=Status.FAILED if wrong else Status.SKIPPED, decisions=(*notes, *wrong, *planned.decisions)
-                    )
-                else:
-                    draft = replace(planned.run, created_at=now, decisions=(*notes, *planned.decisions))
-                    draft, facts = settle.advance(draft, now)
-
-        if only_with_jobs and draft.status is Status.SKIPPED and not draft.jobs:
+        draft = self.planner.draft(project, event, entry)
+        if only_with_jobs and (draft is None or (draft.run.status is Status.SKIPPED and not draft.run.jobs)):
             return None
 
         def save(tx: Transaction) -> Run | None:
             if ref:
                 tx.set_ref(project.id, ref, sha)
-            if not has_file:
+            if draft is None:
                 return None
-            saved = tx.add_run(project, replace(draft, parent=parent), (Fact("RunPlanned", 0), *facts), because)
+            saved = tx.add_run(project, replace(draft.run, parent=parent), (Fact("RunPlanned", 0), *draft.facts), draft.because)
             also(tx, saved)
             return saved
 
         run = self.store.write(save)
-        if run is not None:
+        if run is not None and draft is not None:
             self.counts["runs"] += 1
             if not run.status.is_final:
                 self.active[run.id] = run
-            log.info("run planned", project=project.path, run=run.number, ref=event.ref, jobs=len(run.jobs), because=because or None)
+            log.info("run planned", project=project.path, run=run.number, ref=event.ref, jobs=len(run.jobs), because=draft.because or None)
             self.hub.publish(f"project:{project.path}", {"run": run.number, "status": run.status.value})
             self._cancel_redundant(run)
         return run
@@ -370,11 +285,11 @@ class Line:
         run = self.change(run_id, lambda r: settle.start(r, queued.name, time.time()))
         job = run.job(queued.name)
         try:
-            task = self._assignment(run, job)
+            task = self.assigner.assignment(run, job)
         except TrunklineError as problem:
             reason = Reason.ARTIFACTS if isinstance(problem, MissingArtifacts) else Reason.SYSTEM
             result = JobResult(job.name, Status.FAILED, reason, problem.message)
-            self.tokens.revoke(job.id)
+            self.assigner.tokens.revoke(job.id)
             self.change(run_id, lambda r: settle.settle(r, result, time.time()))
             return
         self.counts["jobs"] += 1
@@ -383,73 +298,11 @@ class Line:
             job.id, task, lambda data: self.hub.publish(topic, {"job": job.id}), lambda result: self._ended(run_id, job.id, result)
         )
 
-    def _assignment(self, run: Run, job: JobRun) -> Assignment:
-        ids = {j.name: j.id for j in run.jobs}
-        inputs = artifact_sources(run, job)
-        known = self.values(run, job)
-        variables = self._variables(run, job, self._proofs(run, job, known))
-        far = self.downstream.inputs(run, job, known) if job.job.far_needs else ()
-        sources = self.repositories.lease_tree(run.project, run.event.revision.sha, "" if run.event.is_tag else run.event.ref)
-        self.leased[job.id] = (run.project, sources)
-        return Assignment(
-            job=job.job,
-            project=run.project,
-            sources=sources,
-            variables=variables,
-            trace_path=self.trace_path(run.id, job.id, job.attempt),
-            store=self.artifact_path(run.id, job.id),
-            inputs=(*((name, self.artifact_path(run.id, ids[name])) for name in inputs), *far),
-            label="the server's own runner",
-            timeout=self.job_timeout,
-        )
-
-    def values(self, run: Run, job: JobRun) -> dict[str, str]:
-        """Return what a job's variables resolve to."""
-        return resolve(self._variables(run, job))
-
-    def _proofs(self, run: Run, job: JobRun, known: Mapping[str, str]) -> tuple[Variable, ...]:
-        """Return what an attempt may prove: its own token for this server, and id tokens for others."""
-        secret = self.tokens.issue(run, job)
-        scheme, _, host = self.url.partition("://")
-        if run.event.payload:
-            files = [Variable("TRIGGER_PAYLOAD", run.event.payload, raw=True, file=True)]
-        else:
-            files = []
-        found = [
-            *files,
-            Variable("CI_JOB_TOKEN", secret, raw=True, masked=True),
-            Variable("CI_REPOSITORY_URL", f"{scheme}://gitlab-ci-token:{secret}@{host}/{run.project}.git", raw=True, masked=True),
-        ]
-        if job.job.id_tokens:
-            claims = claims_of(run, job, known, int(known.get("CI_PROJECT_ID", "0")))
-            seconds = job.job.timeout or self.job_timeout
-            for wanted in job.job.id_tokens:
-                audience = tuple(expand(a, known) for a in wanted.audience)
-                found.append(Variable(wanted.name, self.issuer.sign(audience, claims, seconds), raw=True, masked=True))
-        return tuple(found)
-
-    def _variables(self, run: Run, job: JobRun, proofs: tuple[Variable, ...] = ()) -> tuple[Variable, ...]:
-        project = self.store.read(lambda tx: tx.find_project(run.project))
-        default_branch = project.default_branch if project else "main"
-        inputs = artifact_sources(run, job)
-        known = event_variables(run.event, run.project, default_branch, self.url)
-        page = f"{self.url}/{run.project}"
-        known |= {
-            "CI_PROJECT_ID": str(project.id if project else 0), "CI_PIPELINE_ID": str(run.id), "CI_PIPELINE_IID": str(run.number),
-            "CI_PIPELINE_URL": f"{page}/runs/{run.number}", "CI_JOB_ID": str(job.id), "CI_JOB_URL": f"{self.url}/jobs/{job.id}",
-            "CI_PIPELINE_CREATED_AT": _iso(run.created_at), "CI_JOB_STARTED_AT": _iso(time.time()), "CI_PIPELINE_NAME": run.name,
-            "CI_JOB_MANUAL": "true" if job.when is When.MANUAL else "", "CI_PROJECT_NAMESPACE_ID": "1", "GITLAB_USER_ID": "1",
-            "CI_JOB_TIMEOUT": str(int(job.job.timeout or self.job_timeout)),
-        }  # fmt: skip
-        dotenv = self.store.read(lambda tx: tx.dotenv(run.id)) if inputs else {}
-        pairs = [pair for name in inputs for pair in dotenv.get(name, ())]
-        return assignment_variables(job.job, known, pairs, proofs, (Variable(n, v) for n, v in run.event.variables))
-
     def _ended(self, run_id: int, job_id: int, result: JobResult) -> None:
         """Settle a result; called by the pool's threads."""
         with self.lock:
-            project, sources = self.leased.pop(job_id)
-            self.tokens.revoke(job_id)
+            project, sources = self.assigner.leased.pop(job_id)
+            self.assigner.tokens.revoke(job_id)
             self.repositories.release_tree(project, sources)
             try:
                 self._settle(run_id, job_id, result)
@@ -605,19 +458,3 @@ class Line:
                     note.unlink()
             except (ValueError, OSError) as problem:
                 log.warning("artifact could not be removed", path=str(note), problem=str(problem))
-
-
-def _is_skipped(event: Event) -> bool:
-    """Say whether a push asks for no run: [skip ci] or [ci skip] in its newest commit."""
-    said = event.revision.message.lower()
-    return event.kind is EventKind.PUSH and ("[skip ci]" in said or "[ci skip]" in said)
-
-
-def _note(found: Diagnostic) -> Decision:
-    """Return a diagnostic as the run keeps it: a decision about no job."""
-    said = found.message + (f" ({found.hint})" if found.hint else "")
-    return Decision("", False, said, found.severity.value, found.place.file, found.place.line)
-
-
-def _iso(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

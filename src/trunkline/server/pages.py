@@ -26,8 +26,9 @@ from trunkline.model.runs import JobRun, Run, Status
 from trunkline.pipeline.why import explain
 from trunkline.ports.store import User
 from trunkline.server import charts, graph, traces
-from trunkline.server.api import Desk, NotFound, Unauthorised, environments_out
+from trunkline.server.api.shapes import environments_out
 from trunkline.server.auth import COOKIE, CSRF_COOKIE, SESSION_SECONDS, check_csrf
+from trunkline.server.desk import Desk, NotFound, Unauthorised
 from trunkline.server.measuring import read_ticks
 
 HERE = Path(__file__).parent

@@ -48,7 +48,7 @@ class Publisher:
         if result.status is not Status.PASSED or (job.job.release is None and job.job.pages is None):
             return result
         try:
-            values = {**self.line.values(run, job), **dict(result.dotenv)}
+            values = {**self.line.assigner.values(run, job), **dict(result.dotenv)}
             if job.job.pages is not None:
                 self._site(run, job, values)
             if job.job.release is not None:

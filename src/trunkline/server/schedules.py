@@ -23,7 +23,7 @@ class Schedules:
 
     def add(self, project: str, cron: str, ref: str, timezone: str, variables: dict[str, str], by: str) -> Schedule:
         """Add one; raises ConfigError for a project, ref, time zone or expression that is none."""
-        found = self.line.ref(project, ref)
+        found = self.line.planner.ref(project, ref)
         due = next_time(cron, timezone, time.time())
         new = Schedule(0, project, cron, found, timezone, tuple(variables.items()), by, next_at=due)
         return self.store.write(lambda tx: tx.add_schedule(new))

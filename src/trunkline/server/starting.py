@@ -42,8 +42,8 @@ class Starter:
 
     def questions(self, project: str, name: str) -> Questions:
         """Return what is asked for at the start of a run of a branch or tag; raises ConfigError."""
-        ref = self.line.ref(project, name)
-        event = self.line.event(project, ref, "")
+        ref = self.line.planner.ref(project, name)
+        event = self.line.planner.event(project, ref, "")
         known = self.store.read(lambda tx: tx.find_project(project))
         assert known is not None
         files = Revisions(self.line.repositories.git_dir(project), event.revision.sha)
@@ -54,7 +54,7 @@ class Starter:
         asked = dialect.inputs(dialect.entry, text)
         sample = tuple((one.name, json.dumps(one.sample)) for one in asked)
         variables = event_variables(replace(event, kind=EventKind.MANUAL), project, known.default_branch, self.line.url)
-        compiled = compile_pipeline(dialect, files, variables, Entry(inputs=sample), self.line.far)
+        compiled = compile_pipeline(dialect, files, variables, Entry(inputs=sample), self.line.planner.far)
         if compiled.pipeline is None:
             return Questions(ref, inputs=asked, problem=compiled.errors[0].message)
         return Questions(ref, compiled.pipeline.prefilled, asked)
@@ -87,7 +87,7 @@ class Starter:
 
     def trigger(self, project: str, ref: str, secret: str, variables: Mapping[str, str], inputs: Mapping[str, Any], payload: str) -> Run:
         """Start a run for whoever holds a trigger token of the project, or for a running job; raises Refused and ConfigError."""
-        bearer = self.line.tokens.bearer(secret)
+        bearer = self.line.assigner.tokens.bearer(secret)
         if bearer is not None:
             by = User(0, f"job {bearer.job} of {bearer.project}", False, job=bearer.job)
             return self.start(project, ref, variables, inputs, by)

@@ -10,7 +10,7 @@ from trunkline.cli.main import main
 
 def test_sarif_names_rule_level_and_place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / ".gitlab-ci.yml").write_text("job:\n  script: x\n  scrpt: y\n  id_tokens: {}\n")
+    (tmp_path / ".gitlab-ci.yml").write_text("job:\n  script: x\n  scrpt: y\n  dast_configuration: {}\n")
 
     assert main(["lint", "--sarif"]) == 2
 

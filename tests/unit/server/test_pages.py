@@ -8,7 +8,8 @@ import pytest
 
 from trunkline.model.errors import ConfigError
 from trunkline.model.runs import Status
-from trunkline.server import api, graph, pages
+from trunkline.server import graph, pages
+from trunkline.server.api import runs
 from trunkline.testing.builders import a_job, a_run
 
 
@@ -37,11 +38,11 @@ def test_a_member_is_shown_as_text_and_never_as_a_page() -> None:
 def test_a_log_that_grows_while_it_is_sent_is_sent_as_long_as_it_was(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"0123456789")
-    whole, part, beyond = api.log_response(str(log), ""), api.log_response(str(log), "bytes=4-"), api.log_response(str(log), "bytes=10-")
+    whole, part, beyond = runs.log_response(str(log), ""), runs.log_response(str(log), "bytes=4-"), runs.log_response(str(log), "bytes=10-")
     log.write_bytes(b"0123456789 and more")
 
     assert whole.headers["content-length"] == "10"
-    assert b"".join(api._part(str(log), 0, 10)) == b"0123456789"
+    assert b"".join(runs._part(str(log), 0, 10)) == b"0123456789"
     assert (part.status_code, part.headers["content-range"]) == (206, "bytes 4-9/10")
     assert beyond.status_code == 416
 

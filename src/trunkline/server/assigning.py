@@ -1,0 +1,93 @@
+"""From a job that may start to what a runner is handed: sources, variables, proofs, inputs."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from trunkline.execution.checkout import Sources
+from trunkline.execution.work import Assignment
+from trunkline.model.pipelines import When
+from trunkline.model.runs import JobRun, Run
+from trunkline.model.variables import Variable, expand, resolve
+from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
+from trunkline.server.tokens import Issuer, JobTokens, claims_of
+
+if TYPE_CHECKING:
+    from trunkline.server.line import Line
+
+
+class Assigner:
+    """Makes the assignments of one server. Called with the line's lock held, except for `values`."""
+
+    def __init__(self, line: "Line") -> None:
+        self.line = line
+        self.leased: dict[int, tuple[str, Sources]] = {}  # by job: its project, and the folder that is lent to it
+        self.tokens = JobTokens()
+        self.issuer = Issuer(line.data, line.url)
+
+    def assignment(self, run: Run, job: JobRun) -> Assignment:
+        """Return what a runner needs to work one attempt; raises a TrunklineError where something of it is missing."""
+        ids = {j.name: j.id for j in run.jobs}
+        inputs = artifact_sources(run, job)
+        known = self.values(run, job)
+        variables = self._variables(run, job, self._proofs(run, job, known))
+        far = self.line.downstream.inputs(run, job, known) if job.job.far_needs else ()
+        sources = self.line.repositories.lease_tree(run.project, run.event.revision.sha, "" if run.event.is_tag else run.event.ref)
+        self.leased[job.id] = (run.project, sources)
+        return Assignment(
+            job=job.job,
+            project=run.project,
+            sources=sources,
+            variables=variables,
+            trace_path=self.line.trace_path(run.id, job.id, job.attempt),
+            store=self.line.artifact_path(run.id, job.id),
+            inputs=(*((name, self.line.artifact_path(run.id, ids[name])) for name in inputs), *far),
+            label="the server's own runner",
+            timeout=self.line.job_timeout,
+        )
+
+    def values(self, run: Run, job: JobRun) -> dict[str, str]:
+        """Return what a job's variables resolve to."""
+        return resolve(self._variables(run, job))
+
+    def _proofs(self, run: Run, job: JobRun, known: Mapping[str, str]) -> tuple[Variable, ...]:
+        """Return what an attempt may prove: its own token for this server, and id tokens for others."""
+        secret = self.tokens.issue(run, job)
+        scheme, _, host = self.line.url.partition("://")
+        if run.event.payload:
+            files = [Variable("TRIGGER_PAYLOAD", run.event.payload, raw=True, file=True)]
+        else:
+            files = []
+        found = [
+            *files,
+            Variable("CI_JOB_TOKEN", secret, raw=True, masked=True),
+            Variable("CI_REPOSITORY_URL", f"{scheme}://gitlab-ci-token:{secret}@{host}/{run.project}.git", raw=True, masked=True),
+        ]
+        if job.job.id_tokens:
+            claims = claims_of(run, job, known, int(known.get("CI_PROJECT_ID", "0")))
+            seconds = job.job.timeout or self.line.job_timeout
+            for wanted in job.job.id_tokens:
+                audience = tuple(expand(a, known) for a in wanted.audience)
+                found.append(Variable(wanted.name, self.issuer.sign(audience, claims, seconds), raw=True, masked=True))
+        return tuple(found)
+
+    def _variables(self, run: Run, job: JobRun, proofs: tuple[Variable, ...] = ()) -> tuple[Variable, ...]:
+        project = self.line.store.read(lambda tx: tx.find_project(run.project))
+        default_branch = project.default_branch if project else "main"
+        inputs = artifact_sources(run, job)
+        known = event_variables(run.event, run.project, default_branch, self.line.url)
+        page = f"{self.line.url}/{run.project}"
+        known |= {
+            "CI_PROJECT_ID": str(project.id if project else 0), "CI_PIPELINE_ID": str(run.id), "CI_PIPELINE_IID": str(run.number),
+            "CI_PIPELINE_URL": f"{page}/runs/{run.number}", "CI_JOB_ID": str(job.id), "CI_JOB_URL": f"{self.line.url}/jobs/{job.id}",
+            "CI_PIPELINE_CREATED_AT": _iso(run.created_at), "CI_JOB_STARTED_AT": _iso(time.time()), "CI_PIPELINE_NAME": run.name,
+            "CI_JOB_MANUAL": "true" if job.when is When.MANUAL else "", "CI_PROJECT_NAMESPACE_ID": "1", "GITLAB_USER_ID": "1",
+            "CI_JOB_TIMEOUT": str(int(job.job.timeout or self.line.job_timeout)),
+        }  # fmt: skip
+        dotenv = self.line.store.read(lambda tx: tx.dotenv(run.id)) if inputs else {}
+        pairs = [pair for name in inputs for pair in dotenv.get(name, ())]
+        return assignment_variables(job.job, known, pairs, proofs, (Variable(n, v) for n, v in run.event.variables))
+
+
+def _iso(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

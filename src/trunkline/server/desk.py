@@ -1,0 +1,106 @@
+"""What API and pages look things up with, and what they refuse."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from trunkline.kit import trees
+from trunkline.kit.codec import to_plain
+from trunkline.model.deliveries import Rollout
+from trunkline.model.errors import ConfigError, Refused
+from trunkline.model.runs import JobRun, Run
+from trunkline.ports.store import User
+from trunkline.server.auth import Doorkeeper
+from trunkline.server.deliveries import Deliverer
+from trunkline.server.line import Line
+from trunkline.server.requests import Requests
+from trunkline.server.schedules import Schedules
+from trunkline.server.starting import Starter
+
+
+class NotFound(ConfigError):
+    """There is nothing at this address."""
+
+
+class Unauthorised(Refused):
+    """Nobody knows who asks."""
+
+
+class Desk:
+    """What the API and the pages look things up with. Its methods block: call them from a thread."""
+
+    def __init__(self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer, schedules: Schedules, requests: Requests) -> None:
+        self.line, self.doorkeeper, self.store, self.deliverer, self.schedules = line, doorkeeper, line.store, deliverer, schedules
+        self.requests = requests
+        self.starter = Starter(line.store, line)
+
+    def run(self, project: str, number: int) -> Run:
+        """Return a run; raises NotFound."""
+        found = self.store.read(lambda tx: tx.find_run(project, number))
+        if found is None:
+            raise NotFound(f"there is no run {number} of {project}")
+        return found
+
+    def job(self, job: int) -> tuple[Run, JobRun]:
+        """Return a job and its run; raises NotFound."""
+        found = self.store.read(lambda tx: tx.find_job(job))
+        if found is None:
+            raise NotFound(f"there is no job {job}")
+        return found[0], found[0].job(found[1])
+
+    def trace(self, job: int, attempt: int | None = None) -> str:
+        """Return the file of a job's log."""
+        run, found = self.job(job)
+        return self.line.trace_path(run.id, job, attempt or found.attempt)
+
+    def check_access(self, user: User, job: JobRun) -> None:
+        """Refuse the artifacts of a job to whom it does not give them (artifacts:access)."""
+        access = job.job.artifacts.access if job.job.artifacts is not None else "all"
+        if access == "none" or (access == "maintainer" and not user.is_admin and not user.job):
+            raise Refused(
+                f"job {job.name!r} gives its artifacts to {'nobody' if access == 'none' else 'maintainers only'} (artifacts:access)"
+            )
+
+    def newest_artifacts(self, project: str, ref: str, name: str, user: User) -> int:
+        """Return the id of the newest job of that name on a ref that has passed and left files; raises NotFound."""
+        if not name:
+            raise ConfigError("which job? add ?job=NAME to the address")
+        found = self.store.read(lambda tx: tx.newest_job(project, ref, name))
+        if found is None or not os.path.isdir(self.line.artifact_path(*found)):
+            raise NotFound(f"no job {name!r} of {project} at {ref} has passed and left files that are still kept")
+        self.check_access(user, self.job(found[1])[1])
+        return found[1]
+
+    def artifacts(self, job: int) -> list[dict[str, Any]]:
+        """Return the files that a job left."""
+        run, _ = self.job(job)
+        store = self.line.artifact_path(run.id, job)
+        return [{"path": path, "size": info.st_size} for path, info in sorted(trees.files_below(store))]
+
+    def artifacts_exist(self, run: Run, job: JobRun) -> bool:
+        """Say whether a job left files that are still kept."""
+        return os.path.isdir(self.line.artifact_path(run.id, job.id))
+
+    def artifact(self, job: int, path: str) -> str:
+        """Return where one file of a job lies; raises NotFound, also for a path or a link that leads out."""
+        run, _ = self.job(job)
+        store = os.path.realpath(self.line.artifact_path(run.id, job))
+        full = os.path.realpath(os.path.join(store, path))
+        if not full.startswith(store + os.sep) or not os.path.isfile(full):
+            raise NotFound(f"job {job} left no file {path}")
+        return full
+
+    def stop(self, project: str, environment: str, user: User) -> dict[str, Any] | Rollout:
+        """Stop an environment, of delivery.yml or of jobs."""
+        if environment not in {state["name"] for state in self.deliverer.state(project)} and self.line.environments.find(
+            project, environment
+        ):
+            known = self.line.environments.stop(project, environment, f"by {user.name}")
+            return {**to_plain(known), "progress": known.state + (f": job {known.on_stop} was started" if known.on_stop else "")}
+        return self.deliverer.stop(project, environment, user.name)
+
+    def start(self, project: str, ref: str, variables: dict[str, str], user: User, inputs: Mapping[str, Any] | None = None) -> Run:
+        """Start a run by hand."""
+        if self.store.read(lambda tx: tx.find_project(project)) is None:
+            raise NotFound(f"there is no project {project}")
+        return self.starter.start(project, ref, variables, inputs or {}, user)
