@@ -39,12 +39,17 @@ def path(root: Path, found: dict[str, str]) -> None:
 
 
 def plan(root: Path, found: dict[str, str]) -> None:
-    """300 jobs with includes, extends, needs, rules: listed."""
-    folder = fixtures.big(root / "big")
-    contestants = {"trunkline": (OURS + " --list", folder)}
-    if GCL in found:
-        contestants[GCL] = (found[GCL] + " --list", folder)
-    ratio(rounds("300 jobs listed", contestants, 7), "trunkline", GCL, 0.15)
+    """300 jobs with includes, extends, needs, rules, and 200 combinations of a matrix: listed. Then 300 plain jobs, against act, with the plan kept."""
+    for name, folder in (("300 jobs", fixtures.big(root / "big")), ("200 combinations", fixtures.combinations(root / "matrix"))):
+        contestants = {"trunkline": (OURS + " --list", folder)}
+        if GCL in found:
+            contestants[GCL] = (found[GCL] + " --list", folder)
+        ratio(rounds(f"{name} listed", contestants, 7), "trunkline", GCL, 0.15)
+    flat = fixtures.flat(root / "flat300", 300)
+    listed = {"trunkline": (OURS + " --list", flat)}
+    if "act" in found:
+        listed["act"] = (f"{found['act'].split()[0]} -l", flat)
+    ratio(rounds("300 plain jobs listed, kept plan", listed, 11), "trunkline", "act", 1.0)
 
 
 def log(root: Path, found: dict[str, str]) -> None:

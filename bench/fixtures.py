@@ -76,6 +76,13 @@ def big(folder: Path, jobs: int = 300) -> Path:
     return repository(folder, text, files=files)
 
 
+def combinations(folder: Path) -> Path:
+    """Two hundred jobs out of one matrix, with rules."""
+    rule = "  rules:\n    - if: '$CI_COMMIT_BRANCH =~ /^main$/ && $CI_PIPELINE_SOURCE == \"push\"'\n    - changes: ['src/**/*']\n"
+    axes = ", ".join(f"{name}: [{', '.join(map(str, range(count)))}]" for name, count in (("A", 10), ("B", 5), ("C", 4)))
+    return repository(folder, f"all:\n  parallel: {{matrix: [{{{axes}}}]}}\n{rule}  script: ['echo $A $B $C']\n")
+
+
 def python_job(folder: Path) -> Path:
     """flask, sqlalchemy, pytest and 50 tests."""
     job = "python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt && .venv/bin/python -m pytest -q"

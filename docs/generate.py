@@ -37,7 +37,7 @@ NOTES = {
     "spec": "inputs: type, default, options, regex, rules, with expand_vars, truncate, posix_escape; component; those of the first file at the start",
     "workflow": "rules (with auto_cancel), name, auto_cancel",
     "retry": "max, when, exit_codes",
-    "cache": "key, key:files, prefix, paths, policy, when, fallback_keys, unprotect; `CACHE_FALLBACK_KEY`; key:files_commits looks at contents",
+    "cache": "key, key:files, key:files_commits, prefix, paths, policy, when, fallback_keys, unprotect; `CACHE_FALLBACK_KEY`",
 }
 
 

@@ -88,6 +88,20 @@ def test_a_push_runs_it_anew_and_takes_approvals_back(server: Server, folder: Pa
     assert again["head_run"]["id"] != made["head_run"]["id"]
 
 
+def test_a_workflow_can_leave_the_branch_out_while_it_is_proposed(server: Server, folder: Path) -> None:
+    rules = "workflow: {rules: [{if: $CI_COMMIT_BRANCH && $CI_OPEN_MERGE_REQUESTS, when: never}, {when: always}]}\n"
+    (folder / ".gitlab-ci.yml").write_text(rules + BOTH)
+    git(folder, "commit", "--quiet", "--all", "--message", "One run for each change")
+    server.push(folder, ref="work")
+    assert server.runs()[0]["status"] != "skipped"
+    _post(server, "", {"source": "work"}, 201)
+    _change(folder, "work", "more.txt", base="work")
+    server.push(folder, ref="work")
+    newest = server.runs()[:2]
+    assert [r["source"] for r in newest] == ["merge_request_event", "push"]
+    assert (newest[1]["status"], "$CI_OPEN_MERGE_REQUESTS" in newest[1]["because"]) == ("skipped", True)
+
+
 def test_conflicts_drafts_and_nonsense_are_refused_with_reasons(server: Server, folder: Path) -> None:
     _change(folder, "other", "new.txt", "different\n")
     server.push(folder, ref="other")

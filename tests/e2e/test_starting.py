@@ -20,6 +20,7 @@ variables:
 job:
   script:
     - echo "size $[[ inputs.size ]] colour $[[ inputs.colour ]] where $WHERE extra $EXTRA by $CI_PIPELINE_SOURCE"
+    - echo "before $CI_COMMIT_BEFORE_SHA"
     - if [ -n "$TRIGGER_PAYLOAD" ]; then cat $TRIGGER_PAYLOAD; fi
 """
 
@@ -38,6 +39,7 @@ def test_a_run_is_started_with_variables_and_inputs(server: Server, tmp_path: Pa
     status, answer, _ = server.request("POST", "/api/v1/projects/team/project/runs", body)
     assert status == 201, answer
     assert "size 7 colour blue where production extra e by web" in _log(server, 2)
+    assert f"before {'0' * 40}" in _log(server, 2)
     status, answer, _ = server.request("POST", "/api/v1/projects/team/project/runs", {"inputs": {"size": "many"}})
     run = server.until_ended(json.loads(answer)["id"])
     assert run["status"] == "failed"

@@ -25,7 +25,7 @@ else:
 
 # What `parser().parse_args([])` returns; without arguments argparse need not load (a test keeps both equal).
 DEFAULTS = {"jobs": [], "no_needs": False, "list": False, "json": False, "verbose": False, "quiet": False, "parallel": 0, "directory": ".", "file": "",
-            "event": "push", "branch": "", "tag": "", "changed": None, "variable": [], "committed": False, "fresh": False, "isolate": False,
+            "event": "push", "branch": "", "tag": "", "target": "", "changed": None, "variable": [], "committed": False, "fresh": False, "isolate": False,
             "timeout": "1h"}  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def add_event_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--event", default="push", help="push, merge_request, schedule, web or api (default: push)")
     p.add_argument("--branch", default="", help="as if on this branch")
     p.add_argument("--tag", default="", help="as if this tag was pushed")
+    p.add_argument("--target", default="", help="with --event merge_request: as if proposed for this branch (default: the default branch)")
     p.add_argument("--changed", action="append", metavar="FILE", help="as if exactly these files had changed")
     p.add_argument("--variable", "-e", action="append", default=[], metavar="NAME=VALUE", help="set a CI/CD variable; wins over the file's")
 
@@ -79,6 +80,7 @@ def asked_from(options: argparse.Namespace | SimpleNamespace) -> Asked:
         event=options.event,
         branch=options.branch,
         tag=options.tag,
+        target=options.target,
         variables=tuple(variables),
         changed=tuple(options.changed) if options.changed is not None else None,
         committed=getattr(options, "committed", False),

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 from trunkline.execution import artifacts
-from trunkline.kit import trees
+from trunkline.kit import processes, trees
 from trunkline.kit.ids import digest
 from trunkline.model.pipelines import Cache, When
 from trunkline.model.variables import expand
@@ -18,6 +18,10 @@ def key_of(cache: Cache, workspace: str, values: Mapping[str, str]) -> str:
         return text or "default"
     contents = []
     for name in cache.key_files:
+        if cache.by_commits:
+            code, told = processes.output(["git", "log", "-1", "--format=%H", "--", expand(name, values)], workspace)
+            contents += [told] if code == 0 and told else []
+            continue
         try:
             with open(f"{workspace}/{expand(name, values)}", "rb") as f:
                 contents.append(f.read())

@@ -19,7 +19,6 @@ class Masker:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self.secrets: list[bytes] = []
-        self.longest = 0
         self.held = b""
         self.add(*secrets)
 
@@ -28,7 +27,6 @@ class Masker:
         found = {line for s in secrets for line in (s, *(line for line in s.splitlines() if len(line) >= 8)) if len(line) >= 4}
         if found:
             self.secrets = sorted({*self.secrets, *(s.encode("utf-8", "surrogateescape") for s in found)}, key=len, reverse=True)
-            self.longest = len(self.secrets[0])
 
     def masked(self, data: bytes, last: bool = False) -> bytes:
         """Return what may be shown now; the rest is held until it is clear that no secret begins there."""
@@ -43,11 +41,15 @@ class Masker:
 
     def _beginning(self, data: bytes) -> int:
         """Return how many of the last bytes may be the beginning of a secret."""
-        for length in range(min(self.longest - 1, len(data)), 0, -1):
-            end = data[-length:]
-            if any(secret.startswith(end) for secret in self.secrets):
-                return length
-        return 0
+        most = 0
+        for secret in self.secrets:
+            end = data[-(len(secret) - 1) :]
+            at = end.find(secret[:1])
+            while at >= 0 and not secret.startswith(end[at:]):
+                at = end.find(secret[:1], at + 1)
+            if at >= 0:
+                most = max(most, len(end) - at)
+        return most
 
 
 class Trace:

@@ -57,7 +57,8 @@ class Proposal:
 
 @record
 class Event:
-    """One thing that happened. `ref` is a branch or tag name; `changed` is None where no comparison exists (new branch, tag, schedule)."""
+    """One thing that happened. `ref` is a branch or tag name; `changed` is None where no comparison exists (new branch, tag, schedule);
+    `open_requests` are the change requests from that branch, as GROUP/NAME!N; `payload` is what a trigger sent, as JSON."""
 
     kind: EventKind
     ref: str
@@ -71,6 +72,7 @@ class Event:
     proposal: Proposal | None = None
     tag_message: str = ""
     payload: str = ""
+    open_requests: tuple[str, ...] = ()
 
     @property
     def is_request(self) -> bool:

@@ -161,7 +161,7 @@ class Artifacts:
 
 @record
 class Cache:
-    """Reusable input. With `key_files` the key is a digest of those files behind `key` as prefix. `policy`: pull-push, pull or push."""
+    """Reusable input. With `key_files` the key is a digest of those files behind `key` as prefix, with `by_commits` of the commits that changed them last. `policy`: pull-push, pull or push."""
 
     key: str = "default"
     key_files: tuple[str, ...] = ()
@@ -171,6 +171,7 @@ class Cache:
     when: When = When.ON_SUCCESS
     fallback_keys: tuple[str, ...] = ()
     unprotect: bool = False
+    by_commits: bool = False
 
 
 @record

@@ -105,6 +105,8 @@ def event_variables(event: Event, project: str, default_branch: str = "main", se
         values["CI_COMMIT_TAG_MESSAGE"] = event.tag_message
     else:
         values["CI_COMMIT_BRANCH"] = event.ref
+        if event.open_requests:
+            values["CI_OPEN_MERGE_REQUESTS"] = ",".join(event.open_requests[:4])
     if event.kind is EventKind.TRIGGER:
         values["CI_PIPELINE_TRIGGERED"] = "true"
     return values

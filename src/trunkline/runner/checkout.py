@@ -138,10 +138,12 @@ class Checkout:
         return any(globs.matches(pattern, path) for path in self.paths())
 
 
-def event_of(kind: str, ref: str, tag: str, revision: Revision, branch: str, variables: tuple[tuple[str, str], ...]) -> Event:
+def event_of(
+    kind: str, ref: str, tag: str, revision: Revision, branch: str, variables: tuple[tuple[str, str], ...], target: str = ""
+) -> Event:
     """Return the event that was asked for; `kind` is a word of EVENTS."""
     name = tag or ref or branch or revision.short
-    return Event(EVENTS[kind], name, revision, is_tag=bool(tag), target="", user=os.environ.get("USER", ""), variables=variables)
+    return Event(EVENTS[kind], name, revision, is_tag=bool(tag), target=target, user=os.environ.get("USER", ""), variables=variables)
 
 
 EVENTS = {

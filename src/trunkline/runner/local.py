@@ -41,6 +41,7 @@ class Asked:
     event: str = "push"
     branch: str = ""
     tag: str = ""
+    target: str = ""
     variables: tuple[tuple[str, str], ...] = ()
     committed: bool = False
     with_needs: bool = True
@@ -75,7 +76,7 @@ def prepare(asked: Asked) -> Prepared:
         raise UnknownName("event", asked.event, EVENTS)
     checkout = Checkout(asked.folder, asked.committed)
     revision, branch, project, default_branch = checkout.look()
-    event = event_of(asked.event, asked.branch, asked.tag, revision, branch, asked.variables)
+    event = event_of(asked.event, asked.branch, asked.tag, revision, branch, asked.variables, asked.target)
     predefined = event_variables(event, project, default_branch)
     home = os.path.join(cache_root(), "repositories", digest(checkout.root)[:16])
     pipeline, diagnostics = _compiled(checkout, asked, predefined, home)

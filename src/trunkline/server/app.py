@@ -83,6 +83,7 @@ class House:
         self.deliverer = Deliverer(self.walker)
         self.requests = Requests(self.store, self.line, settings.required_approvals)
         self.line.on_green, self.line.on_gone, self.line.on_moved = self._green, self.deliverer.gone, self.requests.moved
+        self.line.open_requests = self.requests.open_from
         self.doorkeeper = Doorkeeper(self.store, self.line.assigner.tokens.user)
         self.schedules = Schedules(self.store, self.line)
         self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests)

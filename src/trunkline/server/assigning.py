@@ -29,7 +29,7 @@ class Assigner:
         """Return what a runner needs to work one attempt; raises a TrunklineError where something of it is missing."""
         ids = {j.name: j.id for j in run.jobs}
         inputs = artifact_sources(run, job)
-        known = self.values(run, job)
+        known = self.values(run, job) if job.job.id_tokens or job.job.far_needs else {}
         variables = self._variables(run, job, self._proofs(run, job, known))
         far = self.line.downstream.inputs(run, job, known) if job.job.far_needs else ()
         sources = self.line.repositories.lease_tree(run.project, run.event.revision.sha, "" if run.event.is_tag else run.event.ref)
@@ -81,9 +81,11 @@ class Assigner:
             "CI_PROJECT_ID": str(project.id if project else 0), "CI_PIPELINE_ID": str(run.id), "CI_PIPELINE_IID": str(run.number),
             "CI_PIPELINE_URL": f"{page}/runs/{run.number}", "CI_JOB_ID": str(job.id), "CI_JOB_URL": f"{self.line.url}/jobs/{job.id}",
             "CI_PIPELINE_CREATED_AT": _iso(run.created_at), "CI_JOB_STARTED_AT": _iso(time.time()), "CI_PIPELINE_NAME": run.name,
-            "CI_JOB_MANUAL": "true" if job.when is When.MANUAL else "", "CI_PROJECT_NAMESPACE_ID": "1", "GITLAB_USER_ID": "1",
+            "CI_PROJECT_NAMESPACE_ID": "1", "GITLAB_USER_ID": "1",
             "CI_JOB_TIMEOUT": str(int(job.job.timeout or self.line.job_timeout)),
         }  # fmt: skip
+        if job.when is When.MANUAL:
+            known["CI_JOB_MANUAL"] = "true"
         dotenv = self.line.store.read(lambda tx: tx.dotenv(run.id)) if inputs else {}
         pairs = [pair for name in inputs for pair in dotenv.get(name, ())]
         return assignment_variables(job.job, known, pairs, proofs, (Variable(n, v) for n, v in run.event.variables))

@@ -81,6 +81,7 @@ class Line:
         self.planner = Planner(store, repositories, url, include_hosts)
         self.on_green: Callable[[Run], None] = lambda run: None  # told of each run that passed
         self.on_gone: Callable[[str, str], None] = lambda project, ref: None  # told of each branch that was deleted
+        self.open_requests: Callable[[str, str], tuple[str, ...]] = lambda project, branch: ()  # tells what is proposed from a branch
         self.on_moved: Callable[[str, str, str], list[Run]] = (
             lambda project, ref, sha: []
         )  # told of each branch that moved; returns more runs
@@ -175,6 +176,8 @@ class Line:
 
         `also` is saved together with the run. `only_with_jobs`: where its rules leave no job, there is no run either.
         """
+        if not event.is_tag and not event.is_request:
+            event = replace(event, open_requests=self.open_requests(project.path, event.ref))
         draft = self.planner.draft(project, event, entry)
         if only_with_jobs and (draft is None or (draft.run.status is Status.SKIPPED and not draft.run.jobs)):
             return None
@@ -241,6 +244,8 @@ class Line:
             if known[job.id] is not job:
                 self.hub.publish(f"job:{job.id}", {"job": job.id, "status": job.status.value, "attempt": job.attempt})
         self.hub.publish(f"run:{after.id}", {"run": after.number, "status": after.status.value})
+        if after.parent is not None:  # its page shows this one too
+            self.hub.publish(f"run:{after.parent.run}", {"run": after.parent.number, "below": after.number, "status": after.status.value})
         if before.status is not after.status:
             self.hub.publish(f"project:{after.project}", {"run": after.number, "status": after.status.value})
 

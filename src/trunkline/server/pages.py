@@ -310,6 +310,7 @@ class Pages:
             stages=_by_stage(run),
             because=row.because if row else "",
             remarks=[d for d in run.decisions if not d.job],
+            chosen=[d for d in run.decisions if d.job and d.created and d.rule][:300],
             left_out=[d for d in run.decisions if d.job and not d.created],
             summary=_test_summary(reports),
             coverage=_coverage(run, reports),

@@ -7,7 +7,7 @@ from trunkline.kit.gitfiles import Revisions
 from trunkline.kit.record import record, replace
 from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import ConfigError, TrunklineError
-from trunkline.model.events import Event, EventKind
+from trunkline.model.events import ZERO_SHA, Event, EventKind
 from trunkline.model.runs import Decision, Fact, Run, Status
 from trunkline.pipeline import settle
 from trunkline.pipeline.compile import Entry, compile_pipeline
@@ -52,7 +52,7 @@ class Planner:
         """Return the event of a branch or tag that did not move; raises ConfigError."""
         known = self.repositories.refs(path)
         full = next((f"refs/{kind}/{name}" for kind in ("heads", "tags") if f"refs/{kind}/{name}" in known), "")
-        event = self.repositories.push_event(path, full, known[full], known[full], user) if full else None
+        event = self.repositories.push_event(path, full, ZERO_SHA, known[full], user) if full else None
         if event is None:
             raise ConfigError(f"{name!r} of {path} is no commit")
         return event

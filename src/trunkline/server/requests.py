@@ -54,6 +54,10 @@ class Requests:
             raise ConfigError(f"{project} has no change request {number}", "trunkline request lists them")
         return found
 
+    def open_from(self, project: str, branch: str) -> tuple[str, ...]:
+        """Return what is proposed from a branch, as GROUP/NAME!N."""
+        return tuple(f"{project}!{r.number}" for r in self.of(project) if r.state is RequestState.OPEN and r.source == branch)
+
     def _heads(self, project: str) -> dict[str, str]:
         known = self.line.repositories.refs(project)
         return {ref.removeprefix("refs/heads/"): sha for ref, sha in known.items() if ref.startswith("refs/heads/")}
@@ -151,7 +155,7 @@ class Requests:
         )  # fmt: skip
         changed = git.changed(base, request.sha) if base else None
         return Event(
-            EventKind.CHANGE_REQUEST, request.source, revision, before=base or "0" * 40, changed=changed, target=request.target,
+            EventKind.CHANGE_REQUEST, request.source, revision, changed=changed, target=request.target,
             user=request.author, proposal=proposal,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.conftest import git
 
 from trunkline.execution import artifacts, caches
 from trunkline.model.pipelines import Cache
@@ -103,3 +104,18 @@ def test_a_cache_key_follows_the_content_of_its_files(workspace: Path) -> None:
 def test_dotenv() -> None:
     assert artifacts.read_dotenv("A=1\n\n# note\nB='x y'\n") == ((("A", "1"), ("B", "x y")), "")
     assert "line 1" in artifacts.read_dotenv("no equals sign")[1]
+
+
+def test_a_key_of_commits_changes_with_the_last_commit_of_its_files_only(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+
+    def committed(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        git(tmp_path, "add", "--all")
+        git(tmp_path, "commit", "--quiet", "--message", name)
+        return caches.key_of(Cache(key="", key_files=("lock",), by_commits=True), str(tmp_path), {})
+
+    first = committed("lock", "1")
+    assert committed("other", "2") == first
+    assert committed("lock", "3") != first
+    assert committed("lock", "1") != first  # the same text, another commit

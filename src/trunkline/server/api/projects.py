@@ -6,6 +6,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Depends, Request
 
 from trunkline.kit.codec import to_plain
+from trunkline.model.errors import Refused
 from trunkline.model.pipelines import AssetLink
 from trunkline.model.publications import TagRelease
 from trunkline.ports.store import User
@@ -112,6 +113,8 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
     @api.post("/projects/{path:path}/releases", status_code=201, tags=["releases"])
     def add_release(path: str, body: NewRelease, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
         """Make a release, and its tag where there is none."""
+        if user.job and desk.job(user.job)[0].project != path:
+            raise Refused("a job releases only its own project")
         links = tuple(AssetLink(link.name, link.url, link.link_type) for link in body.links)
         new = TagRelease(0, path, body.tag_name, body.name or body.tag_name, body.description, "", links, by=user.name)
         made = desk.line.publisher.release(new, body.ref, body.tag_message)

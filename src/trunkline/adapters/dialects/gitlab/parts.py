@@ -357,6 +357,7 @@ def _cache(node: Node, where: str, m: Mistakes) -> Cache:
         untracked="untracked" in parts and m.boolean(parts["untracked"], f"{where}:untracked"),
         policy=policy,
         when=When(when) if when else When.ON_SUCCESS,
+        by_commits="key" in parts and isinstance(parts["key"].value, dict) and "files_commits" in parts["key"].value,
         fallback_keys=m.strings(parts["fallback_keys"], f"{where}:fallback_keys") if "fallback_keys" in parts else (),
         unprotect="unprotect" in parts and m.boolean(parts["unprotect"], f"{where}:unprotect"),
     )
