@@ -19,8 +19,8 @@ def key_of(cache: Cache, workspace: str, values: Mapping[str, str]) -> str:
     contents = []
     for name in cache.key_files:
         if cache.by_commits:
-            code, told = processes.output(["git", "log", "-1", "--format=%H", "--", expand(name, values)], workspace)
-            contents += [told] if code == 0 and told else []
+            code, commit = processes.output(["git", "log", "-1", "--format=%H", "--", expand(name, values)], workspace)
+            contents += [commit] if code == 0 and commit else []
             continue
         try:
             with open(f"{workspace}/{expand(name, values)}", "rb") as f:

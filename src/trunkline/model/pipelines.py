@@ -161,7 +161,9 @@ class Artifacts:
 
 @record
 class Cache:
-    """Reusable input. With `key_files` the key is a digest of those files behind `key` as prefix, with `by_commits` of the commits that changed them last. `policy`: pull-push, pull or push."""
+    """Reusable input. With `key_files` the key is a digest of those files behind `key` as prefix, with `by_commits` of the commits that changed
+    them last. `policy`: pull-push, pull or push. `unprotect`: protected refs and others share it.
+    """
 
     key: str = "default"
     key_files: tuple[str, ...] = ()
