@@ -6,7 +6,6 @@ import sys
 import warnings
 
 from trunkline import __version__
-from trunkline.kit.words import did_you_mean
 
 COMMANDS = {
     "run": ("trunkline.cli.run", "run the pipeline of this checkout here, without a server"),
@@ -54,11 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"trunkline {__version__}")
         return 0
     if words[0] not in COMMANDS:
+        from trunkline.kit.words import did_you_mean
+
         hint = did_you_mean(words[0], COMMANDS) or "see trunkline --help"
         print(f"trunkline: no command named {words[0]!r}\n  hint: {hint}", file=sys.stderr)
         return 2
     warnings.simplefilter("ignore", FutureWarning)  # re's thoughts about patterns in somebody's pipeline
     try:
+        if words[0] == "run" and "--list" in words and _recalled(words[1:]):
+            return 0
         module = COMMANDS[words[0]][0]
         verb = (words[0],) if module == "trunkline.cli.deploy" else ()
         code = importlib.import_module(module).main(words[1:], *verb)
@@ -71,6 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except Exception as problem:  # noqa: BLE001 - the one place that turns whatever happened into a sentence
         return _told(problem)
+
+
+def _recalled(words: list[str]) -> bool:
+    """Print the list of jobs that was kept, if there is one."""
+    from trunkline.cli import listed
+
+    told = listed.recall(words)
+    if told is not None:
+        listed.show(told)
+    return told is not None
 
 
 def _told(problem: Exception) -> int:

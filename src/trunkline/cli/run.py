@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> int:
     if asked.jobs:
         run = selected(run, asked.jobs, asked.with_needs)
     if options.list:
-        return _list(run, options.json)
+        return _show_list(prepared, run, arguments, options.json)
     return _work(prepared, run, asked, options)
 
 
@@ -135,7 +135,17 @@ def report(prepared: Prepared, colour: bool, quiet: bool = False) -> bool:
     return not prepared.errors
 
 
-def _list(run: Run, as_json: bool) -> int:
+def _show_list(prepared: Prepared, run: Run, arguments: list[str], as_json: bool) -> int:
+    told = _list(run, as_json)
+    print(told, end="")
+    if prepared.is_kept and prepared.pipeline is not None and not prepared.diagnostics and prepared.planned.possible is None:
+        from trunkline.cli import listed
+
+        listed.keep(arguments, [os.path.join(prepared.checkout.root, file) for file in prepared.pipeline.files], told)
+    return 0
+
+
+def _list(run: Run, as_json: bool) -> str:
     if as_json:
         import json
 
@@ -143,16 +153,16 @@ def _list(run: Run, as_json: bool) -> int:
             {"name": j.name, "stage": j.job.stage, "when": j.when.value, "allow_failure": j.allow_failure.always, "needs": j.needs}
             for j in run.jobs
         ]
-        print(json.dumps({"jobs": rows, "stages": run.stages}, indent=1))
-        return 0
+        return json.dumps({"jobs": rows, "stages": run.stages}, indent=1) + "\n"
     width = max(len(j.name) for j in run.jobs)
     stage_width = max(len(j.job.stage) for j in run.jobs)
     order = {stage: i for i, stage in enumerate(run.stages)}
+    lines = []
     for job in sorted(run.jobs, key=lambda j: order.get(j.job.stage, 0)):
         said = "" if job.needs is None else f"needs {', '.join(job.needs) or 'nothing'}"
         words = [w for w in (job.when.value if job.when.value != "on_success" else "", said) if w]
-        print(f"{job.job.stage:{stage_width}}  {job.name:{width}}  {'; '.join(words)}".rstrip())
-    return 0
+        lines.append(f"{job.job.stage:{stage_width}}  {job.name:{width}}  {'; '.join(words)}".rstrip())
+    return "\n".join(lines) + "\n"
 
 
 def _work(prepared: Prepared, run: Run, asked: Asked, options: argparse.Namespace | SimpleNamespace) -> int:

@@ -19,11 +19,13 @@ MAX_INCLUDES = 150
 
 @record
 class Compiled:
-    """A pipeline, or None with at least one error among the diagnostics. `went_far`: files outside the repository were asked for."""
+    """A pipeline, or None with at least one error among the diagnostics. `went_far`: files outside the repository were asked for;
+    `listed`: it depends on which files there are."""
 
     pipeline: Pipeline | None
     diagnostics: tuple[Diagnostic, ...]
     went_far: bool = False
+    listed: bool = False
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -72,7 +74,8 @@ def compile_pipeline(
         return Compiled(None, (missing,))
     walk = _Walk(dialect, variables, far)
     given = Want(path, Place(path), given={name: json.loads(value) for name, value in first.inputs}) if first.inputs else None
-    tree = walk.included(dialect.parse(path, text, variables, given), (), _Home(files, ""))
+    home = _Home(files, "")
+    tree = walk.included(dialect.parse(path, text, variables, given), (), home)
     if any(d.severity is Severity.ERROR and d.rule == "yaml" for d in walk.found):
         return Compiled(None, tuple(walk.found))
     pipeline, found = dialect.lower(tree)
@@ -81,7 +84,7 @@ def compile_pipeline(
     unique = dict.fromkeys((*walk.found, *found))
     everything = tuple(sorted(unique, key=lambda d: (d.place.file != path, d.place.file, d.place.line, d.place.column)))
     failed = any(d.severity is Severity.ERROR for d in everything)
-    return Compiled(None if failed else pipeline, everything, walk.went_far)
+    return Compiled(None if failed else pipeline, everything, walk.went_far, home.listed is not None)
 
 
 _PARTIAL = re.compile(r"~latest|\d+(\.\d+)?")

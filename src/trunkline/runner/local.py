@@ -63,6 +63,7 @@ class Prepared:
     pipeline: Pipeline | None
     diagnostics: tuple[Diagnostic, ...]
     planned: Planned
+    is_kept: bool = False  # whether the same pipeline files at the same commit give the same plan
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -79,7 +80,7 @@ def prepare(asked: Asked) -> Prepared:
     event = event_of(asked.event, asked.branch, asked.tag, revision, branch, asked.variables, asked.target)
     predefined = event_variables(event, project, default_branch)
     home = os.path.join(cache_root(), "repositories", digest(checkout.root)[:16])
-    pipeline, diagnostics = _compiled(checkout, asked, predefined, home)
+    pipeline, diagnostics, is_kept = _compiled(checkout, asked, predefined, home)
     if pipeline is None:
         return Prepared(checkout, event, predefined, home, None, diagnostics, Planned(None, (), because="the pipeline has mistakes"))
     if asked.changed is not None:
@@ -87,10 +88,12 @@ def prepare(asked: Asked) -> Prepared:
     elif _asks_for_changes(pipeline) and not event.is_tag and asked.event in ("push", "merge_request"):
         event = replace(event, changed=checkout.changed(default_branch, event.ref))
     planned = plan(pipeline, event, predefined, checkout.paths, project, checkout.changed_since, elsewhere(checkout.root))
-    return Prepared(checkout, event, predefined, home, pipeline, diagnostics, planned)
+    return Prepared(checkout, event, predefined, home, pipeline, diagnostics, planned, is_kept and not depends_on_files(pipeline))
 
 
-def _compiled(checkout: Checkout, asked: Asked, predefined: Mapping[str, str], home: str) -> tuple[Pipeline | None, tuple[Diagnostic, ...]]:
+def _compiled(
+    checkout: Checkout, asked: Asked, predefined: Mapping[str, str], home: str
+) -> tuple[Pipeline | None, tuple[Diagnostic, ...], bool]:
     path = os.path.join(home, "plan")
     varying = (
         "CI_COMMIT_SHA",
@@ -105,14 +108,15 @@ def _compiled(checkout: Checkout, asked: Asked, predefined: Mapping[str, str], h
     if not asked.committed:
         found = kept.load(path, key, checkout.root)
         if found is not None:
-            return found
+            return (*found, True)
     from trunkline.pipeline.compile import compile_pipeline
     from trunkline.wiring.builtin import dialect
 
     compiled = compile_pipeline(dialect("gitlab"), checkout, {**predefined, **dict(asked.variables)}, asked.file, far_files(checkout.root))
-    if compiled.pipeline is not None and not asked.committed and not compiled.went_far:
+    is_kept = compiled.pipeline is not None and not asked.committed and not compiled.went_far and not compiled.listed
+    if is_kept and compiled.pipeline is not None:
         kept.save(path, key, checkout.root, compiled.pipeline, compiled.diagnostics)
-    return compiled.pipeline, compiled.diagnostics
+    return compiled.pipeline, compiled.diagnostics, is_kept
 
 
 def far_files(root: str) -> FarFiles:
@@ -152,6 +156,12 @@ class _Late:
 
     def project(self, path: str, ref: str) -> FileReader:
         return self.make().project(path, ref)
+
+
+def depends_on_files(pipeline: Pipeline) -> bool:
+    """Say whether which jobs there are depends on which files there are, or on which have changed."""
+    rules = (r for rules in (pipeline.workflow, *(job.rules for job in pipeline.jobs)) for r in rules or ())
+    return _asks_for_changes(pipeline) or any(r.exists is not None for r in rules)
 
 
 def _asks_for_changes(pipeline: Pipeline) -> bool:
