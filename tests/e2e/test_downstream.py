@@ -91,6 +91,19 @@ def test_a_child_that_fails_fails_its_job_and_a_retry_inside_mends_both(server: 
     assert (again["status"], again["jobs"]["after"]["status"]) == ("passed", "passed")
 
 
+def test_a_retry_of_the_job_starts_another_run(server: Server, tmp_path: Path, seen: Path) -> None:
+    folder = project(tmp_path / "p", "down: {trigger: {include: child.yml, strategy: depend}}\n")
+    _commit(folder, **{"child.yml": f"flaky: {{script: ['test -e {seen}/ok']}}\n"})
+    server.push(folder)
+    run = server.until_ended(1)
+    assert run["status"] == "failed"
+    (seen / "ok").touch()
+    server.request("POST", f"/api/v1/jobs/{run['jobs']['down']['id']}/retry")
+    again = server.until_ended(1)
+    assert (again["status"], again["jobs"]["down"]["downstream"]["run"]) == ("passed", 3)
+    assert server.until_ended(2)["status"] == "failed"
+
+
 def test_without_a_strategy_the_job_has_passed_once_the_child_has_begun(server: Server, tmp_path: Path) -> None:
     folder = project(tmp_path / "p", "down: {trigger: {include: child.yml}}\n")
     _commit(folder, **{"child.yml": "bad: {script: ['false']}\n"})

@@ -88,6 +88,7 @@ class Line:
         self.downstream, self.environments = Downstream(self), JobEnvironments(self)
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
+        self.bridging: set[int] = set()  # active runs with jobs that start runs
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
         self.groups = ResourceGroups(store)
         self.assigner = Assigner(self)
@@ -195,7 +196,7 @@ class Line:
         if run is not None and draft is not None:
             self.counts["runs"] += 1
             if not run.status.is_final:
-                self.active[run.id] = run
+                self._take_up(run)
             log.info("run planned", project=project.path, run=run.number, ref=event.ref, jobs=len(run.jobs), because=draft.because or None)
             self.hub.publish(f"project:{project.path}", {"run": run.number, "status": run.status.value})
             self._cancel_redundant(run)
@@ -224,9 +225,12 @@ class Line:
             self.store.write(lambda tx: tx.save_run(before, after, facts, time.time()))
             if after.status.is_final:
                 self.active.pop(run_id, None)
+                self.bridging.discard(run_id)
                 self.heights.pop(run_id, None)
-            else:
+            elif run_id in self.active:
                 self.active[run_id] = after
+            else:
+                self._take_up(after)
             self._publish(before, after)
             for old, new in zip(before.jobs, after.jobs, strict=True):
                 if old.status is Status.RUNNING and new.status is Status.CANCELED:
@@ -252,17 +256,19 @@ class Line:
     def pump(self) -> None:
         """Start queued jobs while the pool has room: older runs first, in a run the longest chain first."""
         with self.lock:
-            known = set(self.active)
-            for run_id in sorted(known):
-                now = time.time()
-                if run_id in self.active:
-                    self._trigger(run_id, now)
+            looked: set[int] = set()
+            while self.bridging - looked:  # what is started may itself start something
+                for run_id in sorted(self.bridging - looked):
+                    looked.add(run_id)
+                    self._trigger(run_id, time.time())
+            for run_id in sorted(self.active):
                 if self.pool.free <= 0:
-                    continue
+                    return
                 run = self.active.get(run_id)
                 if run is None:
-                    continue
-                queued = [j for j in run.jobs if j.status is Status.QUEUED and (j.waits_until() or 0.0) <= now]
+                    continue  # it has ended with the one before
+                now = time.time()
+                queued = [j for j in run.jobs if j.status is Status.QUEUED and j.job.trigger is None and (j.waits_until() or 0.0) <= now]
                 if not queued:
                     continue
                 if len(queued) > 1:
@@ -270,11 +276,15 @@ class Line:
                     queued.sort(key=lambda j: -heights.get(j.name, 0))
                 for job in queued:
                     if self.pool.free <= 0:
-                        break
+                        return
                     if self.groups.may_start(run, job, self.active.values()):
                         self._lease(run_id, job)
-            if self.active.keys() - known:
-                self.pump()  # jobs have started runs
+
+    def _take_up(self, run: Run) -> None:
+        """Hold a run in memory while it is walked."""
+        self.active[run.id] = run
+        if any(job.job.trigger is not None for job in run.jobs):
+            self.bridging.add(run.id)
 
     def _trigger(self, run_id: int, now: float) -> None:
         """Start what queued jobs of a run trigger; they need no room in the pool."""
@@ -434,7 +444,7 @@ class Line:
             run = self.store.read(lambda tx, run_id=run_id: tx.load_run(run_id))  # type: ignore[misc]
             if run is None:
                 continue
-            self.active[run_id] = run
+            self._take_up(run)
             for job in run.jobs:
                 if job.status is Status.RUNNING and job.downstream is None:
                     interrupted += 1
