@@ -20,9 +20,9 @@ NOT_TRIED = "not tried: "
 
 def judge_of(case: Case) -> Callable[[Case, Path], str] | None:
     """Return what judges a case: it returns '' if the case passed, else the difference."""
-    from conformance import gitlab, reports
+    from conformance import github, gitlab, reports
 
-    return {"gitlab": gitlab.SUITES, "reports": reports.SUITES}.get(case["dialect"], {}).get(case["suite"])
+    return {"gitlab": gitlab.SUITES, "github": github.SUITES, "reports": reports.SUITES}.get(case["dialect"], {}).get(case["suite"])
 
 
 def score(job: tuple[Case, str]) -> tuple[str, str]:
