@@ -1,11 +1,15 @@
-"""GitHub's cases: expressions, conditions, texts with expressions."""
+"""GitHub's cases: expressions, filters, what steps say to their runner."""
 
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trunkline.model import expressions
+from trunkline.execution.workflow import commands, files, matchers
+from trunkline.execution.workflow.hashing import hash_files
+from trunkline.kit import yamltree
+from trunkline.model import expressions, filters, matrices
+from trunkline.model.errors import ConfigError
 from trunkline.model.expressions import FUNCTIONS, ExpressionMistake
 
 Case = dict[str, Any]
@@ -73,9 +77,84 @@ def text(case: Case, root: Path) -> str:
     return "" if found == case["expected"]["text"] else f"is {found!r}, should be {case['expected']['text']!r}"
 
 
+def filters_(case: Case, root: Path) -> str:
+    """Compare whether patterns take any of the values, and whether they leave nothing."""
+    given, wanted = case["input"], case["expected"]
+    patterns, values = tuple(given["patterns"]), given["values"]
+    found = {"branches_or_paths_triggers": filters.takes_any(patterns, values)}
+    if not any(p.startswith("!") for p in patterns):  # `!` does not go with -ignore
+        found["act_ignore_filter"] = filters.ignores_all(patterns, values)
+    return "" if all(wanted[n] == value for n, value in found.items()) else f"{found}, should be {wanted}"
+
+
+def hashes(case: Case, root: Path) -> str:
+    """Compare the digest of the files of a workspace."""
+    workspace = str(root / case["input"]["workspace"])
+    functions: dict[str, expressions.Function] = {
+        **FUNCTIONS,
+        "hashfiles": (1, 255, lambda *wanted: hash_files(workspace, *map(str, wanted))),
+    }
+    found = expressions.evaluate(expressions.parse(case["input"]["expr"], (), functions), {}, functions)
+    return "" if found == case["expected"]["value"] else f"is {found}"
+
+
+def files_(case: Case, root: Path) -> str:
+    """Compare what an environment file sets."""
+    given, wanted = case["input"], case["expected"]
+    try:
+        if given["file"] == "GITHUB_ENV":
+            pairs, refused = files.read_environment(given["content"])
+        else:
+            pairs, refused = files.read_pairs(given["content"], given["file"]), ()
+    except ConfigError as mistake:
+        return "" if "error" in wanted and wanted["error"]["contains"] in mistake.message else f"refused: {mistake.message}"
+    if "error" in wanted:
+        return "accepted, should be refused"
+    found = {"set": dict(pairs), "warnings_or_errors": len(refused)}
+    return "" if found == wanted else f"{found}, should be {wanted}"
+
+
+def log_command(case: Case, root: Path) -> str:
+    """Compare the command of a line."""
+    found = commands.command_of(case["input"]["line"], case["input"]["registered_commands"])
+    told: dict[str, Any] = (
+        {"command": None} if found is None else {"command": found.name, "data": found.data, "properties": dict(found.properties)}
+    )
+    return "" if told == case["expected"] else f"{told}, should be {case['expected']}"
+
+
+def matcher(case: Case, root: Path) -> str:
+    """Compare what a problem matcher finds, or that its configuration is refused."""
+    try:
+        (found,) = matchers.read(case["input"]["problem_matcher"])
+    except ConfigError as mistake:
+        return "" if case["expected"].get("valid") is False else f"refused: {mistake.message}"
+    if case["expected"].get("valid") is False:
+        return "accepted, should be refused"
+    told = [found.take(step["line"]) for step in case["expected"]["steps"]]
+    wanted = [step["match"] for step in case["expected"]["steps"]]
+    return "" if told == wanted else f"{told}, should be {wanted}"
+
+
+def matrix(case: Case, root: Path) -> str:
+    """Compare the combinations of a job."""
+    document = yamltree.read((root / case["file"]).read_text(), case["file"])[0].plain()
+    assert isinstance(document, dict)
+    strategy = document["jobs"][case["expected"]["job"]]["strategy"]
+    axes = {n: v for n, v in strategy["matrix"].items() if n not in ("include", "exclude")}
+    found = matrices.combinations(axes, strategy["matrix"].get("include", ()), strategy["matrix"].get("exclude", ()))
+    return "" if found == case["expected"]["combinations"] else f"{found}, should be {case['expected']['combinations']}"
+
+
 SUITES: dict[str, Callable[[Case, Path], str]] = {
     "expr-official": expression,
     "expr-act": expression,
     "if-conditions": condition,
     "interpolate": text,
+    "filter-patterns": filters_,
+    "hashfiles": hashes,
+    "file-commands": files_,
+    "log-commands": log_command,
+    "problem-matchers": matcher,
+    "matrix": matrix,
 }
