@@ -5,14 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trunkline.adapters.dialects.github import workflow
 from trunkline.execution.workflow import commands, files, matchers
 from trunkline.execution.workflow.hashing import hash_files
 from trunkline.kit import yamltree
 from trunkline.model import expressions, filters, matrices
+from trunkline.model.diagnostics import Severity
 from trunkline.model.errors import ConfigError
 from trunkline.model.expressions import FUNCTIONS, ExpressionMistake
 
 Case = dict[str, Any]
+NOT_TRIED = "not tried: "
 
 
 def _floats(value: Any) -> Any:
@@ -138,7 +141,7 @@ def matcher(case: Case, root: Path) -> str:
 
 def matrix(case: Case, root: Path) -> str:
     """Compare the combinations of a job."""
-    document = yamltree.read((root / case["file"]).read_text(), case["file"])[0].plain()
+    document = yamltree.read((root / case["file"]).read_text(), case["file"], is_core=True)[0].plain()
     assert isinstance(document, dict)
     strategy = document["jobs"][case["expected"]["job"]]["strategy"]
     axes = {n: v for n, v in strategy["matrix"].items() if n not in ("include", "exclude")}
@@ -146,11 +149,37 @@ def matrix(case: Case, root: Path) -> str:
     return "" if found == case["expected"]["combinations"] else f"{found}, should be {case['expected']['combinations']}"
 
 
+def verdict(case: Case, root: Path) -> str:
+    """Read a workflow file: accepted or refused, and its jobs where they are told."""
+    if case["suite"].startswith("actionlint-e") and not case.get("must_reject"):
+        return f"{NOT_TRIED}a rule of a linter, GitHub accepts it"
+    path = root / case["file"]
+    read, found = workflow.read(case["file"], path.read_text(encoding="utf-8", errors="replace"))
+    errors = [d for d in found if d.severity is Severity.ERROR]
+    if case["kind"] == "parse-error":
+        return "" if errors else f"accepted, should be refused: {str(case['expected'].get('errors'))[:150]}"
+    if errors or read is None:
+        return "refused: " + "; ".join(f"{d.place.line}: {d.message}" for d in errors[:3])
+    wanted = case["expected"].get("jobs")
+    if wanted is None:
+        return ""
+    told = [{"id": j.id, "needs": list(j.needs), "steps": len(j.steps)} for j in read.jobs]
+    should = [{"id": j["id"], "needs": j["needs"], "steps": j.get("steps", 0)} for j in wanted]
+    return "" if told == should else f"{told}, should be {should}"
+
+
 SUITES: dict[str, Callable[[Case, Path], str]] = {
     "expr-official": expression,
     "expr-act": expression,
     "if-conditions": condition,
     "interpolate": text,
+    "workflow-parser": verdict,
+    "starter-workflows": verdict,
+    "schemastore": verdict,
+    "actionlint-ok": verdict,
+    "actionlint-err": verdict,
+    "actionlint-examples": verdict,
+    "act-plan": verdict,
     "filter-patterns": filters_,
     "hashfiles": hashes,
     "file-commands": files_,

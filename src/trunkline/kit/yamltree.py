@@ -92,9 +92,31 @@ def _scalar(text: str) -> bool | int | float | str | None:
     return text
 
 
+_CORE_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_CORE_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_CORE_WORDS: dict[str, bool | float] = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **{f"{sign}.{word}": float(sign + "inf") for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")},
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+
+
+def _core_scalar(text: str) -> bool | int | float | str | None:
+    """Read a plain scalar by the core schema of YAML 1.2: `on` and `yes` are words."""
+    if text in _NULL:
+        return None
+    if text in _CORE_WORDS:
+        return _CORE_WORDS[text]
+    if _CORE_INT.fullmatch(text) and len(text) < 4000:
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    return float(text) if _CORE_FLOAT.fullmatch(text) else text
+
+
 class _Builder:
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, is_core: bool) -> None:
+        self.file, self.is_core = file, is_core
+        self.scalar = _core_scalar if is_core else _scalar
         self.count = 0
         self.done: dict[int, Node] = {}
         self.size: dict[int, int] = {}
@@ -116,7 +138,9 @@ class _Builder:
         if isinstance(node, yaml.ScalarNode):
             text = node.value
             plain = not node.style
-            value = _scalar(text) if plain and not node.tag.startswith("!") else text
+            value = self.scalar(text) if plain and not node.tag.startswith("!") else text
+            if self.is_core and node.tag == "tag:yaml.org,2002:bool" and text not in _TRUE | _FALSE:  # said by !!bool
+                raise YamlMistake(f"{text!r} is tagged as a boolean and is none", line, column)
             width = max(1, node.end_mark.column - mark.column) if node.end_mark.line == mark.line else 1
             built = Node(value, line, column, width, file=self.file)
         elif isinstance(node, yaml.SequenceNode):
@@ -151,7 +175,7 @@ class _Builder:
                         raise YamlMistake(f"'<<' takes a mapping, this is {source.kind}", key.line, key.column)
                     merged.append(source)
                 continue
-            name = self._name(key)
+            name = key_node.value if self.is_core and isinstance(key_node, yaml.ScalarNode) else self._name(key)
             if name in values:
                 first = keys[name]
                 raise YamlMistake(f"the key {name!r} stands here twice (first on line {first.line})", key.line, key.column)
@@ -180,8 +204,8 @@ class _Builder:
                 raise YamlMistake(f"a key must be a word, this is {key.kind}", key.line, key.column)
 
 
-def read(text: str, file: str) -> list[Node]:
-    """Return the documents of a YAML text.
+def read(text: str, file: str, is_core: bool = False) -> list[Node]:
+    """Return the documents of a YAML text; with `is_core` scalars follow the core schema of YAML 1.2, as GitHub reads it.
 
     Raises YamlMistake with the first mistake's place: after a syntax error the rest of a YAML text has no meaning.
     """
@@ -190,7 +214,7 @@ def read(text: str, file: str) -> list[Node]:
     if "\0" in text:
         before = text[: text.index("\0")]
         raise YamlMistake("the file contains a NUL byte", before.count("\n") + 1, len(before) - before.rfind("\n"))
-    builder = _Builder(file)
+    builder = _Builder(file, is_core)
     try:
         return [
             builder.build(node) for node in yaml.compose_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if node is not None

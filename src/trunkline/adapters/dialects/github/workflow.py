@@ -1,0 +1,577 @@
+"""One workflow file, read and checked from top to bottom. Mistakes are collected; what can be read is returned."""
+
+import re
+
+from trunkline.adapters.dialects.github import words
+from trunkline.adapters.dialects.github.checked import Checked, has_expression
+from trunkline.kit import yamltree
+from trunkline.kit.record import record
+from trunkline.kit.words import did_you_mean
+from trunkline.kit.yamltree import Node, YamlMistake
+from trunkline.model import filters
+from trunkline.model.diagnostics import Diagnostic, Place, Severity
+from trunkline.reading import Mistakes, place
+
+_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_ACTION = re.compile(r"[\w.-]+/[\w.-]+(?:/[^@]+)?@.+")
+_CRON = re.compile(r"[0-9A-Za-z*/,@ \t-]+")
+MAX_ID = 99
+
+
+@record
+class StepRead:
+    """A step: what it runs or uses."""
+
+    id: str
+    name: str
+    run: str
+    uses: str
+    line: int
+
+
+@record
+class JobRead:
+    """A job: its steps, or the workflow that it calls."""
+
+    id: str
+    name: str
+    needs: tuple[str, ...]
+    runs_on: tuple[str, ...]
+    uses: str
+    steps: tuple[StepRead, ...]
+    has_strategy: bool
+    place: Place
+
+
+@record
+class Workflow:
+    """What a file says. `events` are the names under `on`."""
+
+    file: str
+    name: str
+    events: tuple[str, ...]
+    jobs: tuple[JobRead, ...]
+
+
+def read(file: str, text: str) -> tuple[Workflow | None, tuple[Diagnostic, ...]]:
+    """Read a workflow; None where a mistake leaves none."""
+    try:
+        documents = yamltree.read(text, file, is_core=True)
+    except YamlMistake as mistake:
+        return None, (Diagnostic(Severity.ERROR, "yaml", mistake.message, Place(file, mistake.line, mistake.column), mistake.hint),)
+    m = Mistakes()
+    if not documents or documents[0].value is None:
+        return None, (Diagnostic(Severity.ERROR, "yaml", "the file is empty", Place(file), "say on: and jobs:"),)
+    if len(documents) > 1:
+        m.error(documents[1], "yaml", "a second YAML document begins here; a workflow file has one")
+    workflow = _Reader(m, file).workflow(documents[0])
+    return (None if m.has_errors else workflow), tuple(m.found)
+
+
+class _Reader:
+    def __init__(self, m: Mistakes, file: str) -> None:
+        self.m, self.file, self.c = m, file, Checked(m)
+
+    def workflow(self, document: Node) -> Workflow:
+        m, c = self.m, self.c
+        top = m.mapping(document, "workflow", words.TOP)
+        for word in ("on", "jobs"):
+            if word not in top and isinstance(document.value, dict):
+                m.error(
+                    document,
+                    "workflow",
+                    f"the workflow has no {word}",
+                    "on: push" if word == "on" else "jobs: {build: {runs-on: ubuntu-latest, steps: []}}",
+                )
+        name = c.text(top["name"], "name") if "name" in top else ""
+        if "description" in top:
+            c.text(top["description"], "description")
+        if "run-name" in top:
+            c.text(top["run-name"], "run-name", "run-name")
+        if "env" in top:
+            c.pairs(top["env"], "env", "env")
+        if "permissions" in top:
+            self.permissions(top["permissions"])
+        if "defaults" in top:
+            self.defaults(top["defaults"], "concurrency")
+        if "concurrency" in top:
+            self.concurrency(top["concurrency"], "concurrency")
+        events = self.events(top["on"]) if "on" in top else ()
+        jobs = self.jobs(top["jobs"]) if "jobs" in top else ()
+        return Workflow(self.file, name, events, jobs)
+
+    # on
+
+    def events(self, node: Node) -> tuple[str, ...]:
+        m = self.m
+        if isinstance(node.value, str):
+            if node.value == "schedule":
+                m.error(node, "on", "schedule needs its cron lines", "on: {schedule: [{cron: '30 2 * * *'}]}")
+            return (self.event(node, node.value),)
+        if isinstance(node.value, list):
+            if not node.value:
+                m.error(node, "on", "on names no event")
+            return tuple(self.event(item, m.text(item, "on")) for item in node.value)
+        found = m.mapping(node, "on")
+        if not found and isinstance(node.value, dict):
+            m.error(node, "on", "on names no event")
+        for name, item in found.items():
+            self.event(node.keys[name], name)
+            if name in words.EVENTS:
+                self.settings(name, item)
+        return tuple(found)
+
+    def event(self, node: Node, name: str) -> str:
+        if name and name not in words.EVENTS:
+            self.m.error(node, "on", f"there is no event {name!r}", did_you_mean(name, words.EVENTS))
+        return name
+
+    def settings(self, name: str, node: Node) -> None:
+        m, c = self.m, self.c
+        where = f"on.{name}"
+        if name == "schedule":
+            self.schedule(node)
+            return
+        if node.value is None:
+            return
+        types, known = words.EVENTS[name]
+        found = m.mapping(node, where, (*known, *(("types",) if types is not None else ())))
+        if "types" in found:
+            listed = found["types"].value
+            for given in listed if isinstance(listed, list) else [found["types"]]:
+                self._type(given, name, types)
+        for one, other in (words.BRANCHES, words.TAGS, words.PATHS):
+            if one in found and other in found:
+                m.note(
+                    node.keys[other],
+                    where,
+                    f"{where} has both {one} and {other}: GitHub starts no run then",
+                    f"say with ! in {one} what is left out",
+                )
+        for word in ("branches", "branches-ignore", "tags", "tags-ignore", "paths", "paths-ignore"):
+            if word in found:
+                self.patterns(found[word], f"{where}.{word}")
+        for word in ("workflows", "names", "versions"):
+            if word in found:
+                c.texts(found[word], f"{where}.{word}")
+        if "inputs" in found and found["inputs"].value is not None:
+            for input_, item in c.mapping(found["inputs"], f"{where}.inputs").items():
+                self.input(item, found["inputs"].keys[input_], f"{where}.inputs.{input_}", name == "workflow_call")
+        if "secrets" in found and found["secrets"].value is not None:
+            for secret, item in c.mapping(found["secrets"], f"{where}.secrets").items():
+                parts = m.mapping(item, f"{where}.secrets.{secret}", ("description", "required")) if item.value is not None else {}
+                if "required" in parts:
+                    c.flag(parts["required"], f"{where}.secrets.{secret}.required", "call.default")
+        if "outputs" in found and found["outputs"].value is not None:
+            for output, item in c.mapping(found["outputs"], f"{where}.outputs").items():
+                parts = m.mapping(item, f"{where}.outputs.{output}", ("description", "value"))
+                if "value" not in parts:
+                    m.error(item, where, f"{where}.outputs.{output} has no value", "value: ${{ jobs.JOB.outputs.NAME }}")
+                else:
+                    c.text(parts["value"], f"{where}.outputs.{output}.value", "call.output")
+
+    def _type(self, node: Node, name: str, types: tuple[str, ...] | None) -> None:
+        said = self.m.text(node, f"on.{name}.types")
+        if types and said and said not in types:
+            self.m.error(
+                node, f"on.{name}", f"on.{name}.types: there is no activity {said!r}", did_you_mean(said, types) or ", ".join(types)
+            )
+
+    def patterns(self, node: Node, where: str) -> None:
+        listed = node.value if isinstance(node.value, list) else [node]
+        if not listed or node.value is None:
+            self.m.error(node, where, f"{where} lists no pattern")
+            return
+        for item in listed:
+            text = self.c.text(item, where, needed=True)
+            plain = text[1:] if text.startswith("!") else text
+            try:
+                filters.expression(plain)
+            except ValueError as wrong:
+                self.m.error(item, where, f"{where}: {text!r} is no pattern: {wrong}")
+            if text.startswith("!") and where.endswith("-ignore"):
+                self.m.error(item, where, f"{where}: patterns with ! do not go with -ignore", "use the list without -ignore")
+
+    def schedule(self, node: Node) -> None:
+        m = self.m
+        if not isinstance(node.value, list) or not node.value:
+            m.error(node, "on.schedule", f"on.schedule must be a list of cron lines, this is {node.kind}", "- cron: '30 2 * * *'")
+            return
+        for item in node.value:
+            parts = m.mapping(item, "on.schedule", ("cron", "timezone"))
+            if "cron" not in parts:
+                if isinstance(item.value, dict):
+                    m.error(item, "on.schedule", "on.schedule: an entry has no cron", "- cron: '30 2 * * *'")
+                continue
+            if "timezone" in parts:
+                zone = m.text(parts["timezone"], "on.schedule.timezone")
+                if zone and not _is_zone(zone):
+                    m.error(
+                        parts["timezone"],
+                        "on.schedule",
+                        f"on.schedule.timezone: there is no time zone {zone!r}",
+                        "for example Europe/Berlin",
+                    )
+            text = m.text(parts["cron"], "on.schedule.cron")
+            fields = text.split()
+            if text and (len(fields) != 5 or not _CRON.fullmatch(text)):
+                m.error(parts["cron"], "on.schedule", f"on.schedule.cron: {text!r} is no cron line", "minute hour day month weekday")
+
+    def input(self, node: Node, key: Node, where: str, is_call: bool) -> None:
+        m, c = self.m, self.c
+        if not _ID.fullmatch(str(key.value)):
+            m.error(key, where, f"{where}: an input's name begins with a letter or _ and has letters, digits, _ and -")
+        if node.value is None:
+            if is_call:
+                m.error(key, where, f"{where} has no type", "type: string, boolean or number")
+            return
+        parts = m.mapping(node, where, ("type", "description", "required", "default", "options", "deprecationMessage"))
+        types = ("string", "boolean", "number") if is_call else words.INPUT_TYPES
+        kind = m.choice(parts["type"], f"{where}.type", types) if "type" in parts else "" if is_call else "string"
+        if is_call and "type" not in parts and isinstance(node.value, dict):
+            m.error(node, where, f"{where} has no type", "type: string, boolean or number")
+        if "required" in parts:
+            c.flag(parts["required"], f"{where}.required", "call.default")
+        options = parts.get("options")
+        if kind == "choice" and (options is None or not isinstance(options.value, list) or not options.value):
+            m.error(node, where, f"{where} is a choice without options", "options: [one, two]")
+        default = parts.get("default")
+        if default is None or default.value is None:
+            return
+        if has_expression(default):
+            if is_call:
+                c.expression(default, f"{where}.default", "call.default")
+            return
+        fits = {
+            "boolean": isinstance(default.value, bool),
+            "number": isinstance(default.value, (int, float)) and not isinstance(default.value, bool),
+        }.get(kind, not isinstance(default.value, (dict, list)))
+        if kind == "string" and not is_call:
+            fits = isinstance(default.value, str)
+        if not fits:
+            m.error(default, where, f"{where}.default must be a {kind}, this is {default.kind}")
+        listed = [o.value for o in options.value] if options is not None and isinstance(options.value, list) else []
+        if kind == "choice" and listed and str(default.value) not in [str(o) for o in listed]:
+            m.error(default, where, f"{where}.default {default.value!r} is not among its options", ", ".join(str(o) for o in listed))
+
+    # what several places share
+
+    def permissions(self, node: Node) -> None:
+        m = self.m
+        if not isinstance(node.value, dict):
+            if node.value is None:
+                m.error(node, "permissions", "permissions is empty", "read-all, write-all, {} or one scope a line")
+            else:
+                m.choice(node, "permissions", ("read-all", "write-all"))
+            return
+        for scope, item in m.mapping(node, "permissions", words.SCOPES).items():
+            if scope in words.SCOPES:
+                levels = ("write", "none") if scope == "id-token" else ("read", "none") if scope == "models" else ("read", "write", "none")
+                m.choice(item, f"permissions.{scope}", levels)
+
+    def defaults(self, node: Node, allowed: str) -> None:
+        parts = self.m.mapping(node, "defaults", ("run",)) if node.value is not None else {}
+        run = self.m.mapping(parts["run"], "defaults.run", ("shell", "working-directory")) if "run" in parts else {}
+        for name, item in run.items():
+            self.c.text(item, f"defaults.run.{name}", allowed, needed=True)
+
+    def concurrency(self, node: Node, allowed: str) -> None:
+        if not isinstance(node.value, dict):
+            self.c.text(node, "concurrency", allowed, needed=True)
+            return
+        parts = self.m.mapping(node, "concurrency", ("group", "cancel-in-progress", "queue"))
+        if "group" not in parts:
+            self.m.error(node, "concurrency", "concurrency has no group", "group: ${{ github.workflow }}-${{ github.ref }}")
+        else:
+            self.c.text(parts["group"], "concurrency.group", allowed, needed=True)
+        if "cancel-in-progress" in parts:
+            self.c.flag(parts["cancel-in-progress"], "concurrency.cancel-in-progress", allowed)
+
+    # jobs
+
+    def jobs(self, node: Node) -> tuple[JobRead, ...]:
+        m = self.m
+        found: list[JobRead] = []
+        seen: dict[str, str] = {}
+        listed = m.mapping(node, "jobs")
+        if not listed and isinstance(node.value, dict):
+            m.error(node, "jobs", "the workflow has no jobs")
+        for id_, item in listed.items():
+            self.check_id(node.keys[id_], id_, f"job {id_!r}")
+            if id_.lower() in seen:
+                m.error(node.keys[id_], "jobs", f"job {id_!r} is there already, as {seen[id_.lower()]!r}: ids differ by more than case")
+            seen[id_.lower()] = id_
+            found.append(self.job(id_, node.keys[id_], item))
+        self.check_needs(found, seen, node)
+        return tuple(found)
+
+    def check_id(self, node: Node, id_: str, where: str) -> None:
+        if not isinstance(node.value, str) or not _ID.fullmatch(id_):
+            self.m.error(node, "id", f"{where}: an id begins with a letter or _ and has only letters, digits, _ and -")
+        elif id_.startswith("__"):
+            self.m.error(node, "id", f"{where}: ids that begin with __ are GitHub's own")
+        elif len(id_) > MAX_ID:
+            self.m.error(node, "id", f"{where}: an id has at most {MAX_ID} characters, this one {len(id_)}")
+
+    def check_needs(self, jobs: list[JobRead], seen: dict[str, str], node: Node) -> None:
+        m = self.m
+        ids = {job.id.lower(): job for job in jobs}
+        for job in jobs:
+            at = Node(None, job.place.line, job.place.column, job.place.width, file=job.place.file)
+            for need in job.needs:
+                if need.lower() not in ids:
+                    m.error(at, "needs", f"job {job.id!r} needs {need!r}, but no job has that id", did_you_mean(need, seen.values()))
+        if jobs and all(job.needs for job in jobs):
+            m.error(node, "needs", "every job needs another: none can begin", "at least one job must have no needs")
+            return
+        state: dict[str, int] = {}
+        for start in ids:
+            stack = [(start, iter(ids[start].needs))] if start not in state else []
+            while stack:
+                here, rest = stack[-1]
+                state[here] = 1
+                following = next((n.lower() for n in rest if n.lower() in ids), None)
+                if following is None:
+                    state[here] = 2
+                    stack.pop()
+                elif state.get(following) == 1:
+                    job = ids[here]
+                    m.error(
+                        Node(None, job.place.line, job.place.column, file=job.place.file),
+                        "needs",
+                        f"the needs form a circle: {job.id} -> {ids[following].id}",
+                    )
+                    return
+                elif following not in state:
+                    stack.append((following, iter(ids[following].needs)))
+
+    def job(self, id_: str, key: Node, node: Node) -> JobRead:
+        m, c = self.m, self.c
+        where = f"job {id_!r}"
+        is_call = isinstance(node.value, dict) and "uses" in node.value and "runs-on" not in node.value
+        own = m.mapping(node, where, words.CALLING_JOB if is_call else words.JOB)
+        needs = tuple(n for n in c.texts(own["needs"], f"{where}: needs") if n) if "needs" in own else ()
+        if "name" in own:
+            c.text(own["name"], f"{where}: name", "job")
+        if "if" in own:
+            c.condition(own["if"], f"{where}: if", "job.if")
+        if "permissions" in own:
+            self.permissions(own["permissions"])
+        if "concurrency" in own:
+            self.concurrency(own["concurrency"], "job")
+        if "strategy" in own:
+            self.strategy(own["strategy"], f"{where}: strategy")
+        runs_on: tuple[str, ...] = ()
+        steps: tuple[StepRead, ...] = ()
+        uses = ""
+        if is_call:
+            uses = c.text(own["uses"], f"{where}: uses", needed=True)
+            if uses and not re.fullmatch(r"\./[^@]+\.ya?ml|[\w.-]+/[\w.-]+/.+\.ya?ml@.+", uses):
+                m.error(
+                    own["uses"],
+                    "uses",
+                    f"{where}: {uses!r} names no workflow",
+                    "./.github/workflows/x.yml, or owner/repository/.github/workflows/x.yml@ref",
+                )
+            if "with" in own:
+                c.pairs(own["with"], f"{where}: with", "job")
+            if "secrets" in own and own["secrets"].value != "inherit":
+                c.pairs(own["secrets"], f"{where}: secrets", "job.secrets")
+        elif isinstance(node.value, dict):
+            runs_on, steps = self.own_job(own, key, where)
+        return JobRead(id_, c.text(own["name"], "", "job") if "name" in own and not has_expression(own["name"]) else id_, needs, runs_on, uses, steps,
+                       "strategy" in own, place(key))  # fmt: skip
+
+    def own_job(self, own: dict[str, Node], key: Node, where: str) -> tuple[tuple[str, ...], tuple[StepRead, ...]]:
+        m, c = self.m, self.c
+        runs_on: tuple[str, ...] = ()
+        if "runs-on" not in own:
+            m.error(key, "runs-on", f"{where} does not say where it runs", "runs-on: ubuntu-latest")
+        elif isinstance(own["runs-on"].value, dict):
+            parts = m.mapping(own["runs-on"], f"{where}: runs-on", ("group", "labels"))
+            runs_on = c.texts(parts["labels"], f"{where}: runs-on.labels", "job") if "labels" in parts else ()
+            if "group" in parts:
+                c.text(parts["group"], f"{where}: runs-on.group", "job")
+        else:
+            runs_on = c.texts(own["runs-on"], f"{where}: runs-on", "job")
+        if "environment" in own:
+            self.environment(own["environment"], where)
+        for word, allowed in (("outputs", "job.outputs"), ("env", "job.env")):
+            if word in own:
+                c.pairs(own[word], f"{where}: {word}", allowed)
+        if "defaults" in own:
+            self.defaults(own["defaults"], "job.defaults")
+        for word in ("timeout-minutes", "cancel-timeout-minutes"):
+            if word in own:
+                c.number(own[word], f"{where}: {word}", "job")
+        if "continue-on-error" in own:
+            c.flag(own["continue-on-error"], f"{where}: continue-on-error", "job")
+        if "container" in own:
+            self.container(own["container"], f"{where}: container", words.CONTAINER)
+        if "services" in own and own["services"].value is not None and not has_expression(own["services"]):
+            for name, item in c.mapping(own["services"], f"{where}: services").items():
+                self.container(item, f"{where}: services.{name}", words.SERVICE, is_service=True)
+        steps = self.steps(own["steps"], where) if "steps" in own else ()
+        return runs_on, steps
+
+    def environment(self, node: Node, where: str) -> None:
+        if not isinstance(node.value, dict):
+            self.c.text(node, f"{where}: environment", "job")
+            return
+        parts = self.m.mapping(node, f"{where}: environment", ("name", "url", "deployment"))
+        if "name" not in parts:
+            self.m.error(node, "environment", f"{where}: environment has no name")
+        else:
+            self.c.text(parts["name"], f"{where}: environment.name", "job", needed=True)
+        if "url" in parts:
+            self.c.text(parts["url"], f"{where}: environment.url", "job.environment.url")
+        if "deployment" in parts:
+            self.c.flag(parts["deployment"], f"{where}: environment.deployment", "job")
+
+    def container(self, node: Node, where: str, known: tuple[str, ...], is_service: bool = False) -> None:
+        m, c = self.m, self.c
+        if not isinstance(node.value, dict):
+            c.text(node, where, "job", needed=is_service)
+            return
+        parts = m.mapping(node, where, known)
+        if "image" not in parts:
+            m.error(node, where, f"{where} has no image", "image: python:3.12")
+        else:
+            c.text(parts["image"], f"{where}.image", "job", needed=not is_service)
+        if "credentials" in parts and not has_expression(parts["credentials"]):
+            for name, item in m.mapping(parts["credentials"], f"{where}.credentials", ("username", "password")).items():
+                c.text(item, f"{where}.credentials.{name}", "container.credentials", needed=True)
+        if "env" in parts:
+            c.pairs(parts["env"], f"{where}.env", "container.env")
+        for word in ("ports", "volumes"):
+            if word in parts and not has_expression(parts[word]):
+                if not isinstance(parts[word].value, list):
+                    m.error(parts[word], where, f"{where}.{word} must be a list, this is {parts[word].kind}")
+                else:
+                    c.texts(parts[word], f"{where}.{word}", "job")
+        for word in ("options", "entrypoint", "command"):
+            if word in parts:
+                c.text(parts[word], f"{where}.{word}", "job", needed=False)
+
+    def strategy(self, node: Node, where: str) -> None:
+        m, c = self.m, self.c
+        if has_expression(node):
+            c.expression(node, where, "job.strategy")
+            return
+        parts = m.mapping(node, where, ("matrix", "fail-fast", "max-parallel"))
+        if "fail-fast" in parts:
+            c.flag(parts["fail-fast"], f"{where}.fail-fast", "job.strategy")
+        if "max-parallel" in parts:
+            c.number(parts["max-parallel"], f"{where}.max-parallel", "job.strategy")
+        if "matrix" in parts:
+            self.matrix(parts["matrix"], f"{where}.matrix")
+
+    def matrix(self, node: Node, where: str) -> None:
+        m, c = self.m, self.c
+        if has_expression(node):
+            c.expression(node, where, "job.strategy")
+            return
+        legs = 1
+        found = c.mapping(node, where)
+        if not found and isinstance(node.value, dict):
+            m.error(node, where, f"{where} has no axis", "python: ['3.11', '3.12']")
+        for name, item in found.items():
+            if "${{" in name:
+                continue
+            if has_expression(item):
+                c.expression(item, f"{where}.{name}", "job.strategy")
+                continue
+            if not isinstance(item.value, list):
+                m.error(item, where, f"{where}.{name} must be a list, this is {item.kind}")
+                continue
+            if not item.value and name not in ("include", "exclude"):
+                m.error(item, where, f"{where}.{name} has no values")
+            for value in item.value:
+                if name in ("include", "exclude") and not isinstance(value.value, dict) and not has_expression(value):
+                    m.error(value, where, f"{where}.{name} lists mappings, this is {value.kind}")
+                self.any_value(value, f"{where}.{name}")
+            legs *= max(1, len(item.value)) if name not in ("include", "exclude") else 1
+        if legs > 256:
+            m.error(node, where, f"{where} makes {legs} jobs; GitHub allows 256")
+
+    def any_value(self, node: Node, where: str) -> None:
+        """Check the expressions in a value of any shape."""
+        if isinstance(node.value, dict):
+            for item in node.value.values():
+                self.any_value(item, where)
+        elif isinstance(node.value, list):
+            for item in node.value:
+                self.any_value(item, where)
+        elif has_expression(node):
+            self.c.expression(node, where, "job.strategy")
+
+    # steps
+
+    def steps(self, node: Node, where: str) -> tuple[StepRead, ...]:
+        m = self.m
+        if not isinstance(node.value, list):
+            m.error(node, "steps", f"{where}: steps must be a list, this is {node.kind}")
+            return ()
+        seen: dict[str, int] = {}
+        found = []
+        for number, item in enumerate(node.value, 1):
+            step = self.step(item, f"{where}: step {number}")
+            if step is None:
+                continue
+            if step.id and step.id.lower() in seen:
+                m.error(item, "steps", f"{where}: step {number} has the id {step.id!r}, as step {seen[step.id.lower()]} has")
+            seen[step.id.lower()] = number
+            found.append(step)
+        return tuple(found)
+
+    def step(self, node: Node, where: str) -> StepRead | None:
+        m, c = self.m, self.c
+        own = m.mapping(node, where, words.STEP)
+        if not own:
+            if isinstance(node.value, dict):
+                m.error(node, "steps", f"{where} is empty", "each step runs or uses something")
+            return None
+        does = [word for word in ("run", "uses", "wait", "wait-all", "cancel", "parallel") if word in own]
+        if len(does) != 1:
+            said = f"{where} has both {does[0]} and {does[1]}" if does else f"{where} does nothing"
+            m.error(node if not does else node.keys[does[1]], "steps", said, "each step runs or uses something, not both")
+        id_ = ""
+        if "id" in own:
+            id_ = c.text(own["id"], f"{where}: id", needed=True)
+            if id_:
+                self.check_id(own["id"], id_, where)
+        for word in ("name", "working-directory"):
+            if word in own:
+                c.text(own[word], f"{where}: {word}", "step")
+        if "if" in own:
+            c.condition(own["if"], f"{where}: if", "step.if")
+        for word in ("env", "with"):
+            if word in own:
+                c.pairs(own[word], f"{where}: {word}", "step")
+        if "continue-on-error" in own:
+            c.flag(own["continue-on-error"], f"{where}: continue-on-error", "step")
+        if "timeout-minutes" in own:
+            c.number(own["timeout-minutes"], f"{where}: timeout-minutes", "step")
+        run = c.text(own["run"], f"{where}: run", "step") if "run" in own else ""
+        if "shell" in own:
+            c.text(own["shell"], f"{where}: shell", "step", needed=True)
+            if "uses" in own:
+                m.error(node.keys["shell"], "steps", f"{where} uses an action, so it has no shell")
+        if "with" in own and "run" in own:
+            m.error(node.keys["with"], "steps", f"{where} runs commands, so it has no with", "with belongs to uses; give variables by env")
+        uses = c.text(own["uses"], f"{where}: uses", needed=True) if "uses" in own else ""
+        if uses and not (uses.startswith(("./", "docker://")) or _ACTION.fullmatch(uses)):
+            m.error(own["uses"], "uses", f"{where}: {uses!r} names no action", "owner/repository[/path]@ref, ./path, or docker://image")
+        return StepRead(
+            id_, c.text(own["name"], "") if "name" in own and not has_expression(own["name"]) else "", run, uses, place(node).line
+        )
+
+
+def _is_zone(name: str) -> bool:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
