@@ -21,7 +21,10 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 no mistakes (there may be notes), 2 mistakes.",
     )
     p.add_argument(
-        "files", nargs="*", metavar="FILE", help="pipeline files, or folders that hold one (default: this checkout's .gitlab-ci.yml)"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="pipeline files, or folders that hold some (default: this checkout's .gitlab-ci.yml, delivery.yml and .github/workflows)",
     )
     p.add_argument("--json", action="store_true", help="print the diagnostics as JSON")
     p.add_argument("--sarif", action="store_true", help="print the diagnostics as SARIF 2.1.0, for editors and code scanning")
@@ -63,6 +66,12 @@ def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
 
         beside = Folder(os.path.abspath(os.path.dirname(target) or "."))
         return spec.read(beside.read("delivery.yml") or "")[1], beside
+    if _is_workflow(target):
+        return _workflow(target)
+    workflows = _workflows(target) if os.path.isdir(target) else []
+    if workflows and not os.path.exists(os.path.join(target, ".gitlab-ci.yml")):
+        checked = [_workflow(path, target) for path in workflows]
+        return tuple(d for found, _ in checked for d in found), Folder(os.path.abspath(target))
     root, name = (target, "") if os.path.isdir(target) else (os.path.dirname(target), os.path.basename(target))
     root = os.path.abspath(root or ".")
     if name:
@@ -85,7 +94,35 @@ def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
         from trunkline.delivery import spec
 
         found += spec.read(deliver)[1]
+    for path in workflows:
+        found += _workflow(path, target)[0]
     return tuple(dict.fromkeys(found)), folder
+
+
+def _is_workflow(path: str) -> bool:
+    parts = os.path.abspath(path).split(os.sep)
+    return parts[-3:-1] == [".github", "workflows"] and path.endswith((".yml", ".yaml"))
+
+
+def _workflows(folder: str) -> list[str]:
+    """Return the workflow files of a checkout."""
+    below = os.path.join(folder, ".github", "workflows")
+    names = sorted(os.listdir(below)) if os.path.isdir(below) else []
+    return [os.path.join(below, name) for name in names if name.endswith((".yml", ".yaml"))]
+
+
+def _workflow(path: str, root: str = "") -> tuple[tuple[Diagnostic, ...], Folder]:
+    """Check one workflow file; its place is told from `root`."""
+    from trunkline.adapters.dialects.github import workflow
+
+    top = os.path.abspath(root or os.path.dirname(path) + "/../..")
+    folder = Folder(top)
+    name = os.path.relpath(path, top)
+    text = folder.read(name)
+    if text is None:
+        raise ConfigError(f"{path} can't be read")
+    _, found = workflow.read(name, text)
+    return found, folder
 
 
 _LEVELS = {Severity.ERROR: "error", Severity.UNSUPPORTED: "warning", Severity.NOTE: "note"}

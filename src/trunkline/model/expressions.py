@@ -46,6 +46,26 @@ class Expression:
         return own.union(*(arg.calls() for arg in self.args))
 
 
+def path_of(tree: Expression) -> str:
+    """Return what a chain of indexes names, as `github.event.issue.title` with `*` for filters, in lower case; "" for anything else."""
+    if tree.op == "context":
+        return str(tree.value).lower()
+    if tree.op not in ("index", "star"):
+        return ""
+    before = path_of(tree.args[0])
+    after = "*" if tree.op == "star" else str(tree.args[1].value).lower() if tree.args[1].op == "value" else "*"
+    return f"{before}.{after}" if before else ""
+
+
+def paths_in(tree: Expression) -> set[str]:
+    """Return all chains that are looked at, each as long as it goes."""
+    own = path_of(tree)
+    if own:
+        inside = [paths_in(tree.args[1])] if tree.op == "index" and tree.args[1].op != "value" else []
+        return {own}.union(*inside)
+    return set[str]().union(*(paths_in(arg) for arg in tree.args))
+
+
 class Filtered(list[object]):
     """What `.*` gives: an index goes on with each of its items."""
 

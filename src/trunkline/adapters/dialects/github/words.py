@@ -137,6 +137,19 @@ EVENTS: dict[str, tuple[tuple[str, ...] | None, tuple[str, ...]]] = {
     "workflow_run": (("completed", "requested", "in_progress"), ("workflows", *BRANCHES)),
 }  # fmt: skip
 
+# What anybody can write who opens an issue or a pull request: put into a script it becomes part of the script.
+# Source: GitHub's documentation of security hardening (understanding the risk of script injections).
+UNTRUSTED = (
+    r"github\.head_ref",
+    r"github\.event\.(issue|pull_request|discussion)\.(title|body)",
+    r"github\.event\.(comment|review|review_comment)\.body",
+    r"github\.event\.pages\.(\*|\d+)\.page_name",
+    r"github\.event\.commits\.(\*|\d+)\.(message|author\.(email|name))",
+    r"github\.event\.head_commit\.(message|author\.(email|name)|committer\.(email|name))",
+    r"github\.event\.pull_request\.head\.(ref|label|repo\.default_branch)",
+    r"github\.event\.workflow_run\.(head_branch|display_title|head_commit\.(message|author\.(email|name)))",
+)
+
 _JOB = ("github", "needs", "strategy", "matrix", "vars", "inputs")
 _STEP = ("github", "needs", "strategy", "matrix", "job", "runner", "env", "vars", "secrets", "steps", "inputs")
 # where -> (contexts, functions beside those that are everywhere)

@@ -8,7 +8,7 @@ from trunkline.kit import yamltree
 from trunkline.kit.record import record
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node, YamlMistake
-from trunkline.model import filters
+from trunkline.model import expressions, filters
 from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.reading import Mistakes, place
 
@@ -524,6 +524,17 @@ class _Reader:
             found.append(step)
         return tuple(found)
 
+    def injection(self, node: Node, where: str) -> None:
+        """Note what strangers can write and what would become part of a script."""
+        try:
+            tree = expressions.parse_text(str(node.value))
+        except expressions.ExpressionMistake:
+            return  # said already
+        for path in sorted(expressions.paths_in(tree)):
+            if any(re.fullmatch(pattern, path) for pattern in words.UNTRUSTED):
+                hint = "give it to the script by env, and write it there in quotes"
+                self.m.note(node, "injection", f"{where}: {path} is written by strangers and becomes part of the script", hint)
+
     def step(self, node: Node, where: str) -> StepRead | None:
         m, c = self.m, self.c
         own = m.mapping(node, where, words.STEP)
@@ -553,6 +564,8 @@ class _Reader:
         if "timeout-minutes" in own:
             c.number(own["timeout-minutes"], f"{where}: timeout-minutes", "step")
         run = c.text(own["run"], f"{where}: run", "step") if "run" in own else ""
+        if "run" in own and has_expression(own["run"]):
+            self.injection(own["run"], f"{where}: run")
         if "shell" in own:
             c.text(own["shell"], f"{where}: shell", "step", needed=True)
             if "uses" in own:
