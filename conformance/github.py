@@ -1,11 +1,12 @@
 """GitHub's cases: expressions, filters, what steps say to their runner."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trunkline.adapters.dialects.github import workflow
+from trunkline.adapters.dialects.github import action, calls, workflow
 from trunkline.execution.workflow import commands, files, matchers
 from trunkline.execution.workflow.hashing import hash_files
 from trunkline.kit import yamltree
@@ -155,6 +156,10 @@ def verdict(case: Case, root: Path) -> str:
         return f"{NOT_TRIED}a rule of a linter, GitHub accepts it"
     path = root / case["file"]
     read, found = workflow.read(case["file"], path.read_text(encoding="utf-8", errors="replace"))
+    beside = path.parents[2] / "referenced-workflows.json" if len(path.parents) > 2 else path
+    if read is not None and beside.exists():
+        texts: dict[str, str] = json.loads(beside.read_text())
+        found += calls.check(read, texts.get)
     errors = [d for d in found if d.severity is Severity.ERROR]
     if case["kind"] == "parse-error":
         return "" if errors else f"accepted, should be refused: {str(case['expected'].get('errors'))[:150]}"
@@ -166,6 +171,30 @@ def verdict(case: Case, root: Path) -> str:
     told = [{"id": j.id, "needs": list(j.needs), "steps": len(j.steps)} for j in read.jobs]
     should = [{"id": j["id"], "needs": j["needs"], "steps": j.get("steps", 0)} for j in wanted]
     return "" if told == should else f"{told}, should be {should}"
+
+
+def action_(case: Case, root: Path) -> str:
+    """Read an action's metadata: accepted or refused."""
+    _, found = action.read(case["file"], (root / case["file"]).read_text())
+    errors = [d.message for d in found if d.severity is Severity.ERROR]
+    return "" if bool(errors) == (case["kind"] == "parse-error") else f"errors: {errors}"
+
+
+def whole_project(case: Case, root: Path) -> str:
+    """Check all workflows of a folder with what they call and use."""
+    top = root / case["file"]
+
+    def find(path: str) -> str | None:
+        file = top / path.removeprefix("./")
+        return file.read_text() if file.is_file() else None
+
+    errors = []
+    for path in sorted((top / "workflows").glob("*.y*ml")):
+        read, found = workflow.read(path.name, path.read_text())
+        if read is not None:
+            found += calls.check(read, lambda uses: find(uses) if uses.startswith("./") else None) + action.check_uses(read, find)
+        errors += [f"{d.place.line}: {d.message}" for d in found if d.severity is Severity.ERROR]
+    return "" if bool(errors) == (case["kind"] == "parse-error") else f"errors: {errors}"
 
 
 SUITES: dict[str, Callable[[Case, Path], str]] = {
@@ -180,6 +209,8 @@ SUITES: dict[str, Callable[[Case, Path], str]] = {
     "actionlint-err": verdict,
     "actionlint-examples": verdict,
     "act-plan": verdict,
+    "actionlint-projects": whole_project,
+    "schemastore-action": action_,
     "filter-patterns": filters_,
     "hashfiles": hashes,
     "file-commands": files_,

@@ -170,5 +170,8 @@ AVAILABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "container.credentials": ((*_JOB, "env", "secrets"), ()),
     "container.env": ((*_JOB, "job", "runner", "env", "secrets"), ()),
     "step": (_STEP, ("hashfiles",)),
+    "action.default": (("github", "env", "runner", "strategy", "matrix", "job"), ()),
+    "action.step": (("github", "inputs", "strategy", "matrix", "job", "runner", "env", "steps"), ("hashfiles",)),
+    "action.if": (("github", "inputs", "strategy", "matrix", "job", "runner", "env", "steps"), (*_STATUS, "hashfiles")),
     "step.if": (tuple(c for c in _STEP if c != "secrets"), (*_STATUS, "hashfiles")),
 }

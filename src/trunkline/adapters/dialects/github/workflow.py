@@ -20,18 +20,19 @@ MAX_ID = 99
 
 @record
 class StepRead:
-    """A step: what it runs or uses."""
+    """A step: what it runs, or uses with what is `given`."""
 
     id: str
     name: str
     run: str
     uses: str
     line: int
+    given: "tuple[tuple[str, Node], ...]" = ()
 
 
 @record
 class JobRead:
-    """A job: its steps, or the workflow that it calls."""
+    """A job: its steps, or the workflow that it calls with what is `given`."""
 
     id: str
     name: str
@@ -41,36 +42,71 @@ class JobRead:
     steps: tuple[StepRead, ...]
     has_strategy: bool
     place: Place
+    given: tuple[tuple[str, Node], ...] = ()
+    secrets: tuple[tuple[str, Node], ...] = ()
+    inherits_secrets: bool = False
+    permissions: tuple[tuple[str, str], ...] | None = None
+
+
+@record
+class InputRead:
+    """An input that a workflow takes when it is called."""
+
+    name: str
+    kind: str
+    is_required: bool
+    has_default: bool
 
 
 @record
 class Workflow:
-    """What a file says. `events` are the names under `on`."""
+    """What a file says. `events` are the names under `on`; `inputs` and `secrets` (with whether they must be given) are those of workflow_call;
+    `permissions` are scopes with their levels, `*` for all, None where nothing is said."""
 
     file: str
     name: str
     events: tuple[str, ...]
     jobs: tuple[JobRead, ...]
+    inputs: tuple[InputRead, ...] = ()
+    secrets: tuple[tuple[str, bool], ...] = ()
+    permissions: tuple[tuple[str, str], ...] | None = None
 
 
-def read(file: str, text: str) -> tuple[Workflow | None, tuple[Diagnostic, ...]]:
-    """Read a workflow; None where a mistake leaves none."""
+def read_document(file: str, text: str) -> tuple[Node | None, tuple[Diagnostic, ...]]:
+    """Return the one document of a file, or why there is none."""
     try:
         documents = yamltree.read(text, file, is_core=True)
     except YamlMistake as mistake:
         return None, (Diagnostic(Severity.ERROR, "yaml", mistake.message, Place(file, mistake.line, mistake.column), mistake.hint),)
-    m = Mistakes()
     if not documents or documents[0].value is None:
-        return None, (Diagnostic(Severity.ERROR, "yaml", "the file is empty", Place(file), "say on: and jobs:"),)
+        return None, (Diagnostic(Severity.ERROR, "yaml", "the file is empty", Place(file)),)
     if len(documents) > 1:
-        m.error(documents[1], "yaml", "a second YAML document begins here; a workflow file has one")
-    workflow = _Reader(m, file).workflow(documents[0])
+        at = place(documents[1])
+        return None, (Diagnostic(Severity.ERROR, "yaml", "a second YAML document begins here; such a file has one", at),)
+    return documents[0], ()
+
+
+def read(file: str, text: str) -> tuple[Workflow | None, tuple[Diagnostic, ...]]:
+    """Read a workflow; None where a mistake leaves none."""
+    document, found = read_document(file, text)
+    if document is None:
+        return None, found
+    m = Mistakes()
+    workflow = _Reader(m, file).workflow(document)
     return (None if m.has_errors else workflow), tuple(m.found)
 
 
+def read_steps(node: Node, where: str, m: Mistakes, allowed: str) -> tuple[StepRead, ...]:
+    """Read a list of steps whose expressions may name what `allowed` says: those of a composite action."""
+    return _Reader(m, node.file, allowed).steps(node, where)
+
+
 class _Reader:
-    def __init__(self, m: Mistakes, file: str) -> None:
+    def __init__(self, m: Mistakes, file: str, in_steps: str = "step") -> None:
+        self.in_steps = in_steps  # what expressions of steps may name
         self.m, self.file, self.c = m, file, Checked(m)
+        self.inputs: list[InputRead] = []
+        self.secrets: list[tuple[str, bool]] = []
 
     def workflow(self, document: Node) -> Workflow:
         m, c = self.m, self.c
@@ -90,15 +126,14 @@ class _Reader:
             c.text(top["run-name"], "run-name", "run-name")
         if "env" in top:
             c.pairs(top["env"], "env", "env")
-        if "permissions" in top:
-            self.permissions(top["permissions"])
+        permissions = self.permissions(top["permissions"]) if "permissions" in top else None
         if "defaults" in top:
             self.defaults(top["defaults"], "concurrency")
         if "concurrency" in top:
             self.concurrency(top["concurrency"], "concurrency")
         events = self.events(top["on"]) if "on" in top else ()
         jobs = self.jobs(top["jobs"]) if "jobs" in top else ()
-        return Workflow(self.file, name, events, jobs)
+        return Workflow(self.file, name, events, jobs, tuple(self.inputs), tuple(self.secrets), permissions)
 
     # on
 
@@ -162,6 +197,7 @@ class _Reader:
                 parts = m.mapping(item, f"{where}.secrets.{secret}", ("description", "required")) if item.value is not None else {}
                 if "required" in parts:
                     c.flag(parts["required"], f"{where}.secrets.{secret}.required", "call.default")
+                self.secrets.append((secret, "required" in parts and parts["required"].value is True))
         if "outputs" in found and found["outputs"].value is not None:
             for output, item in c.mapping(found["outputs"], f"{where}.outputs").items():
                 parts = m.mapping(item, f"{where}.outputs.{output}", ("description", "value"))
@@ -232,6 +268,8 @@ class _Reader:
             m.error(node, where, f"{where} has no type", "type: string, boolean or number")
         if "required" in parts:
             c.flag(parts["required"], f"{where}.required", "call.default")
+        if is_call:
+            self.inputs.append(InputRead(str(key.value), kind, "required" in parts and parts["required"].value is True, "default" in parts))
         options = parts.get("options")
         if kind == "choice" and (options is None or not isinstance(options.value, list) or not options.value):
             m.error(node, where, f"{where} is a choice without options", "options: [one, two]")
@@ -256,18 +294,22 @@ class _Reader:
 
     # what several places share
 
-    def permissions(self, node: Node) -> None:
-        m = self.m
+    def permissions(self, node: Node) -> tuple[tuple[str, str], ...]:
+        m, found = self.m, []
         if not isinstance(node.value, dict):
             if node.value is None:
                 m.error(node, "permissions", "permissions is empty", "read-all, write-all, {} or one scope a line")
             else:
-                m.choice(node, "permissions", ("read-all", "write-all"))
-            return
+                word = m.choice(node, "permissions", ("read-all", "write-all"))
+                return (("*", word.partition("-")[0]),) if word else ()
+            return ()
         for scope, item in m.mapping(node, "permissions", words.SCOPES).items():
             if scope in words.SCOPES:
                 levels = ("write", "none") if scope == "id-token" else ("read", "none") if scope == "models" else ("read", "write", "none")
-                m.choice(item, f"permissions.{scope}", levels)
+                level = m.choice(item, f"permissions.{scope}", levels)
+                if level:
+                    found.append((scope, level))
+        return tuple(found)
 
     def defaults(self, node: Node, allowed: str) -> None:
         parts = self.m.mapping(node, "defaults", ("run",)) if node.value is not None else {}
@@ -355,15 +397,14 @@ class _Reader:
             c.text(own["name"], f"{where}: name", "job")
         if "if" in own:
             c.condition(own["if"], f"{where}: if", "job.if")
-        if "permissions" in own:
-            self.permissions(own["permissions"])
+        permissions = self.permissions(own["permissions"]) if "permissions" in own else None
         if "concurrency" in own:
             self.concurrency(own["concurrency"], "job")
         if "strategy" in own:
             self.strategy(own["strategy"], f"{where}: strategy")
         runs_on: tuple[str, ...] = ()
         steps: tuple[StepRead, ...] = ()
-        uses = ""
+        uses, handed = "", ((), (), False)  # type: str, tuple[Nodes, Nodes, bool]
         if is_call:
             uses = c.text(own["uses"], f"{where}: uses", needed=True)
             if uses and not re.fullmatch(r"\./[^@]+\.ya?ml|[\w.-]+/[\w.-]+/.+\.ya?ml@.+", uses):
@@ -377,10 +418,11 @@ class _Reader:
                 c.pairs(own["with"], f"{where}: with", "job")
             if "secrets" in own and own["secrets"].value != "inherit":
                 c.pairs(own["secrets"], f"{where}: secrets", "job.secrets")
+            handed = (_items(own.get("with")), _items(own.get("secrets")), "secrets" in own and own["secrets"].value == "inherit")
         elif isinstance(node.value, dict):
             runs_on, steps = self.own_job(own, key, where)
         return JobRead(id_, c.text(own["name"], "", "job") if "name" in own and not has_expression(own["name"]) else id_, needs, runs_on, uses, steps,
-                       "strategy" in own, place(key))  # fmt: skip
+                       "strategy" in own, place(key), *handed, permissions)  # fmt: skip
 
     def own_job(self, own: dict[str, Node], key: Node, where: str) -> tuple[tuple[str, ...], tuple[StepRead, ...]]:
         m, c = self.m, self.c
@@ -406,6 +448,8 @@ class _Reader:
                 c.number(own[word], f"{where}: {word}", "job")
         if "continue-on-error" in own:
             c.flag(own["continue-on-error"], f"{where}: continue-on-error", "job")
+        if "snapshot" in own:
+            self.snapshot(own["snapshot"], f"{where}: snapshot")
         if "container" in own:
             self.container(own["container"], f"{where}: container", words.CONTAINER)
         if "services" in own and own["services"].value is not None and not has_expression(own["services"]):
@@ -413,6 +457,19 @@ class _Reader:
                 self.container(item, f"{where}: services.{name}", words.SERVICE, is_service=True)
         steps = self.steps(own["steps"], where) if "steps" in own else ()
         return runs_on, steps
+
+    def snapshot(self, node: Node, where: str) -> None:
+        if not isinstance(node.value, dict):
+            self.c.text(node, where, needed=True)
+            return
+        parts = self.m.mapping(node, where, ("image-name", "version", "if"))
+        if "image-name" not in parts:
+            self.m.error(node, where, f"{where} has no image-name")
+        for word in ("image-name", "version"):
+            if word in parts:
+                self.c.text(parts[word], f"{where}.{word}", needed=True)
+        if "if" in parts:
+            self.c.condition(parts["if"], f"{where}.if", "job.if")
 
     def environment(self, node: Node, where: str) -> None:
         if not isinstance(node.value, dict):
@@ -553,21 +610,21 @@ class _Reader:
                 self.check_id(own["id"], id_, where)
         for word in ("name", "working-directory"):
             if word in own:
-                c.text(own[word], f"{where}: {word}", "step")
+                c.text(own[word], f"{where}: {word}", self.in_steps)
         if "if" in own:
-            c.condition(own["if"], f"{where}: if", "step.if")
+            c.condition(own["if"], f"{where}: if", "step.if" if self.in_steps == "step" else "action.if")
         for word in ("env", "with"):
             if word in own:
-                c.pairs(own[word], f"{where}: {word}", "step")
+                c.pairs(own[word], f"{where}: {word}", self.in_steps)
         if "continue-on-error" in own:
-            c.flag(own["continue-on-error"], f"{where}: continue-on-error", "step")
+            c.flag(own["continue-on-error"], f"{where}: continue-on-error", self.in_steps)
         if "timeout-minutes" in own:
-            c.number(own["timeout-minutes"], f"{where}: timeout-minutes", "step")
-        run = c.text(own["run"], f"{where}: run", "step") if "run" in own else ""
+            c.number(own["timeout-minutes"], f"{where}: timeout-minutes", self.in_steps)
+        run = c.text(own["run"], f"{where}: run", self.in_steps) if "run" in own else ""
         if "run" in own and has_expression(own["run"]):
             self.injection(own["run"], f"{where}: run")
         if "shell" in own:
-            c.text(own["shell"], f"{where}: shell", "step", needed=True)
+            c.text(own["shell"], f"{where}: shell", self.in_steps, needed=True)
             if "uses" in own:
                 m.error(node.keys["shell"], "steps", f"{where} uses an action, so it has no shell")
         if "with" in own and "run" in own:
@@ -575,9 +632,15 @@ class _Reader:
         uses = c.text(own["uses"], f"{where}: uses", needed=True) if "uses" in own else ""
         if uses and not (uses.startswith(("./", "docker://")) or _ACTION.fullmatch(uses)):
             m.error(own["uses"], "uses", f"{where}: {uses!r} names no action", "owner/repository[/path]@ref, ./path, or docker://image")
-        return StepRead(
-            id_, c.text(own["name"], "") if "name" in own and not has_expression(own["name"]) else "", run, uses, place(node).line
-        )
+        shown = c.text(own["name"], "") if "name" in own and not has_expression(own["name"]) else ""
+        return StepRead(id_, shown, run, uses, place(node).line, _items(own.get("with")))
+
+
+Nodes = tuple[tuple[str, Node], ...]
+
+
+def _items(node: Node | None) -> Nodes:
+    return tuple(node.value.items()) if node is not None and isinstance(node.value, dict) else ()
 
 
 def _is_zone(name: str) -> bool:
