@@ -19,6 +19,7 @@ def test_the_generated_pages_are_up_to_date() -> None:
     spec.loader.exec_module(generate)
 
     assert (ROOT / "docs/reference/gitlab-compatibility.md").read_text() == generate.compatibility(), "run python3 dev.py docs"
+    assert (ROOT / "docs/reference/github-compatibility.md").read_text() == generate.github(), "run python3 dev.py docs"
     assert (ROOT / "docs/reference/delivery.schema.json").read_text() == generate.delivery_schema(), "run python3 dev.py docs"
     assert (ROOT / "docs/reference/gitlab-ci.schema.json").read_text() == generate.gitlab_schema(), "run python3 dev.py docs"
 

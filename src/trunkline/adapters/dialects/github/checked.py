@@ -7,7 +7,7 @@ from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
 from trunkline.model import expressions
 from trunkline.model.expressions import FUNCTIONS, MANY, Expression, ExpressionMistake, Function
-from trunkline.reading import Mistakes, place
+from trunkline.reading import Mistakes
 
 _CALLABLE: dict[str, Function] = {
     **FUNCTIONS,
@@ -18,6 +18,7 @@ _CALLABLE: dict[str, Function] = {
     "cancelled": (0, 0, lambda: False),
 }
 EVERYWHERE = frozenset(("github", "inputs", "vars", "needs", "strategy", "matrix", "job", "jobs", "runner", "env", "secrets", "steps"))
+ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 INSERT = re.compile(r"\$\{\{\s*insert\s*\}\}")
 
 
@@ -148,8 +149,3 @@ class Checked:
                 self.m.error(node.keys[name], where, f"{where}: {name!r} is there already, as {seen[name.lower()]!r}")
             seen[name.lower()] = name
         return found
-
-
-def at_line(node: Node) -> int:
-    """Return the line of a value."""
-    return place(node).line
