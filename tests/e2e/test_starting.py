@@ -80,6 +80,8 @@ def test_the_command_waits_for_the_end(server: Server, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "passed"), done.stderr
     assert "size 5 colour red where staging extra 1 by web" in _log(server, 2)
     assert ask("start", "--ref", "nosuch").returncode == 2
+    wrong = ask("start", "--input", "size=many")
+    assert (wrong.returncode, "its page says why" in wrong.stderr) == (1, True)
 
 
 def test_a_trigger_token_starts_runs_at_gitlabs_address(server: Server, tmp_path: Path) -> None:

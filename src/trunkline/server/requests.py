@@ -111,9 +111,12 @@ class Requests:
                 if request.target == branch and self._git(project).contains(sha, request.sha):
                     self._save(replace(request, state=RequestState.MERGED, merged=sha, ended_at=time.time()))
                 elif request.source == branch and request.sha != sha:
-                    after = self._started(replace(request, sha=sha, approved_by=(), when_green=""))
-                    run = self.store.read(lambda tx, r=after: tx.load_run(r.run)) if after.run != request.run else None  # type: ignore[misc]
-                    started += [run] if run is not None else []
+                    try:
+                        after = self._started(replace(request, sha=sha, approved_by=(), when_green=""))
+                    except TrunklineError as problem:  # the push itself must not suffer
+                        log.warning("a change request could not be run", project=project, request=request.number, problem=problem.message)
+                        continue
+                    started += [self.line.run(after.run)] if after.run != request.run else []
         return started
 
     def _save(self, request: ChangeRequest) -> ChangeRequest:
