@@ -70,7 +70,7 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
         return request_out(desk.requests.standing(desk.requests.find(path, number)))
 
     @api.post("/projects/{path:path}/requests/{number:int}/merge", tags=["change requests"])
-    def merge(path: str, number: int, body: Merge = Merge(), user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+    def merge(path: str, number: int, body: Merge = Merge(when_green=False), user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
         """Merge it, now or as soon as it may be."""
         return request_out(desk.requests.standing(desk.requests.merge(path, number, user.name, body.when_green)))
 
