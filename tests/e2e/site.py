@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -144,3 +145,7 @@ class Site:
         if self.server.process is not None and self.server.process.poll() is None:
             self.server.stop()
         supervisor.stop_below(str(self.server.data / "delivery"))
+        for entry in Path("/proc").iterdir():  # a router whose folder lies in a mount namespace that is gone
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and f"{self.server.data}/delivery/".encode() in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
