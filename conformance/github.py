@@ -14,22 +14,14 @@ from trunkline.model import expressions, filters, matrices
 from trunkline.model.diagnostics import Severity
 from trunkline.model.errors import ConfigError
 from trunkline.model.expressions import FUNCTIONS, ExpressionMistake
+from trunkline.wiring import builtin
 
 Case = dict[str, Any]
 NOT_TRIED = "not tried: "
 
 
-def _floats(value: Any) -> Any:
-    match value:
-        case bool():
-            return value
-        case int():
-            return float(value)
-        case list():
-            return [_floats(v) for v in value]
-        case dict():
-            return {k: _floats(v) for k, v in value.items()}
-    return value
+def _values(value: Any) -> Any:
+    return expressions.as_values(value)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -45,7 +37,7 @@ def _same(a: Any, b: Any) -> bool:
 def expression(case: Case, root: Path) -> str:
     """Compare kind and value of an expression, or that it is refused."""
     given, wanted = case["input"], case["expected"]
-    contexts = _floats(given.get("contexts") or {})
+    contexts = _values(given.get("contexts") or {})
     try:
         tree = expressions.parse(given["expr"], contexts, FUNCTIONS)
         value = expressions.evaluate(tree, contexts)
@@ -54,7 +46,7 @@ def expression(case: Case, root: Path) -> str:
     if "error" in wanted:
         return f"is {value!r}, should be refused: {wanted['error']}"
     kind = expressions.kind_of(value)
-    should = _floats(wanted.get("value"))
+    should = _values(wanted.get("value"))
     if wanted["kind"] == "Number" and isinstance(should, str):
         should = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}[should]
     shown = list(value) if isinstance(value, list) else value
@@ -66,7 +58,7 @@ def expression(case: Case, root: Path) -> str:
 def condition(case: Case, root: Path) -> str:
     """Compare whether a job runs."""
     given = case["input"]
-    contexts = _floats(given["contexts"])
+    contexts = _values(given["contexts"])
     functions = {**FUNCTIONS, **expressions.status_functions(given["implicit_status"])}
     tree = expressions.parse_condition(given["if"], contexts, functions)
     runs = expressions.truthy(expressions.evaluate(tree, contexts, functions))
@@ -76,7 +68,7 @@ def condition(case: Case, root: Path) -> str:
 def text(case: Case, root: Path) -> str:
     """Compare a text with its expressions put in."""
     given = case["input"]
-    contexts = _floats(given["contexts"])
+    contexts = _values(given["contexts"])
     found = expressions.to_text(expressions.evaluate(expressions.parse_text(given["template"], contexts), contexts))
     return "" if found == case["expected"]["text"] else f"is {found!r}, should be {case['expected']['text']!r}"
 
@@ -190,9 +182,7 @@ def whole_project(case: Case, root: Path) -> str:
 
     errors = []
     for path in sorted((top / "workflows").glob("*.y*ml")):
-        read, found = workflow.read(path.name, path.read_text())
-        if read is not None:
-            found += calls.check(read, lambda uses: find(uses) if uses.startswith("./") else None) + action.check_uses(read, find)
+        found = builtin.check_workflow(path.name, path.read_text(), find)
         errors += [f"{d.place.line}: {d.message}" for d in found if d.severity is Severity.ERROR]
     return "" if bool(errors) == (case["kind"] == "parse-error") else f"errors: {errors}"
 

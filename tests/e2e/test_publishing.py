@@ -103,3 +103,25 @@ def test_protected_refs_have_caches_of_their_own_unless_shared(server: Server, t
     assert "\nmain\n" in server.trace(jobs["shared"]["id"])
     server.push(folder, "team/other", ref="feature")
     assert "none yet" in server.trace(server.until_ended(3)["jobs"]["shared"]["id"])
+
+
+def test_gitlabs_addresses_for_scripts(server: Server, tmp_path: Path) -> None:
+    pipeline = """
+    make: {script: [echo made > m.txt], artifacts: {paths: [m.txt]}}
+    ask:
+      script:
+        - 'curl -s -H "JOB-TOKEN: $CI_JOB_TOKEN" "$CI_API_V4_URL/job"'
+        - 'curl -s -H "JOB-TOKEN: $CI_JOB_TOKEN" -d tag_name=v9 -d name=Nine "$CI_API_V4_URL/projects/$CI_PROJECT_ID/releases"'
+      needs: [make]
+    """
+    server.push(project(tmp_path / "p", pipeline))
+    run = server.until_ended(1)
+    log = server.trace(run["jobs"]["ask"]["id"])
+    assert '"name":"ask"' in log
+    assert '"tag_name":"v9"' in log
+    api = "/api/v4/projects/team%2Fproject"
+    assert server.request("GET", f"{api}/jobs/artifacts/main/raw/m.txt?job=make")[1] == b"made\n"
+    assert server.request("GET", f"{api}/jobs/{run['jobs']['make']['id']}/artifacts/m.txt")[1] == b"made\n"
+    assert server.request("GET", f"{api}/jobs/artifacts/main/download?job=make")[2]["location"].endswith("artifacts.zip")
+    foreign = {"Origin": "https://evil.test", "Content-Type": "application/x-www-form-urlencoded"}
+    assert server.request("POST", f"{api}/releases", b"tag_name=v10", foreign)[0] == 403

@@ -142,6 +142,22 @@ def test_merge_when_green_waits_and_squashes_and_removes_the_branch(server: Serv
     assert "work" not in git(folder, "ls-remote", "--heads", f"{server.url}/team/project.git")
 
 
+def test_two_people_and_the_approvals_that_a_server_asks_for(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUNKLINE_REQUIRED_APPROVALS", "1")
+    server.protect()
+    server.stop()
+    server.admin("password", "--user", "bob", "--member", given="correct horse battery\n")
+    bob = server.admin("token", "--user", "bob").strip()
+    server.start()
+    assert _post(server, "", {"source": "work"}, 201)["obstacle"] == "it needs 1 more approval"
+    server.until_ended(server.get(f"{API}/1")["head_run"]["id"])
+    assert "needs 1 more approval" in _post(server, "/1/merge", status=400)["error"]
+    assert _post(server, "/1/merge", {"when_green": True})["state"] == "open"
+    server.token = bob
+    assert _post(server, "/1/approve")["state"] == "merged"  # it waited for nothing else
+    assert server.get(f"{API}/1")["approved_by"] == ["bob"]
+
+
 def test_the_command(server: Server, folder: Path) -> None:
     git(folder, "remote", "add", "origin", f"{server.url}/team/project.git")
 

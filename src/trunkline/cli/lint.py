@@ -113,7 +113,7 @@ def _workflows(folder: str) -> list[str]:
 
 def _workflow(path: str, root: str = "") -> tuple[tuple[Diagnostic, ...], Folder]:
     """Check one workflow file; its place is told from `root`."""
-    from trunkline.adapters.dialects.github import action, calls, workflow
+    from trunkline.wiring.builtin import check_workflow
 
     top = os.path.abspath(root or os.path.dirname(path) + "/../..")
     folder = Folder(top)
@@ -121,11 +121,7 @@ def _workflow(path: str, root: str = "") -> tuple[tuple[Diagnostic, ...], Folder
     text = folder.read(name)
     if text is None:
         raise ConfigError(f"{path} can't be read")
-    read, found = workflow.read(name, text)
-    if read is not None:
-        found += calls.check(read, lambda uses: folder.read(uses[2:]) if uses.startswith("./") else None)
-        found += action.check_uses(read, folder.read)
-    return found, folder
+    return check_workflow(name, text, folder.read), folder
 
 
 _LEVELS = {Severity.ERROR: "error", Severity.UNSUPPORTED: "warning", Severity.NOTE: "note"}

@@ -267,21 +267,22 @@ def _join(items: Value, separator: Value = ",") -> str:
 
 def _from_json(text: Value) -> Value:
     try:
-        return _floats(json.loads(to_text(text)))
+        return as_values(json.loads(to_text(text)))
     except (ValueError, RecursionError) as wrong:
         raise ExpressionMistake(f"fromJSON: this is no JSON: {wrong}") from None
 
 
-def _floats(value: Value) -> Value:
+def as_values(value: Value) -> Value:
+    """Return a value out of JSON as expressions know it: all numbers are floats."""
     match value:
         case bool():
             return value
         case int():
             return float(value)
         case list():
-            return [_floats(v) for v in value]
+            return [as_values(v) for v in value]
         case dict():
-            return {k: _floats(v) for k, v in value.items()}
+            return {k: as_values(v) for k, v in value.items()}
     return value
 
 

@@ -14,7 +14,7 @@ from trunkline.model.errors import ConfigError, Refused, TrunklineError
 from trunkline.model.pipelines import AssetLink
 from trunkline.model.publications import TagRelease
 from trunkline.ports.store import User
-from trunkline.server.api import error_response
+from trunkline.server.api import check_origin, error_response
 from trunkline.server.desk import Desk, NotFound, Unauthorised
 
 MOST = 1 << 20  # bytes of a request
@@ -37,6 +37,7 @@ def routes(desk: Desk) -> list[Route]:
         user = desk.doorkeeper.who(request)
         if user is None:
             raise Unauthorised("send a token", "PRIVATE-TOKEN or JOB-TOKEN")
+        check_origin(request)
         return user
 
     def trigger(request: Request, given: dict[str, Any]) -> Response:

@@ -171,7 +171,7 @@ class Pages:
                 return self.error(request, problem)
 
         async def endpoint(request: Request) -> Response:
-            async with request.form(max_files=0, max_fields=50) as form:
+            async with request.form(max_files=0, max_fields=1000) as form:
                 fields = {name: value for name, value in form.items() if isinstance(value, str)}
             return await asyncio.to_thread(answer, request, fields)
 

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
+from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import UnknownName
 from trunkline.ports.delivery import DeployTarget, MetricProvider, TrafficRouter
 from trunkline.ports.dialect import Dialect
@@ -19,6 +20,17 @@ def dialect(name: str) -> Dialect:
         raise UnknownName("dialect", name, DIALECTS)
     module, _, thing = DIALECTS[name].partition(":")
     return cast(Dialect, getattr(importlib.import_module(module), thing)())
+
+
+def check_workflow(file: str, text: str, find: Callable[[str], str | None]) -> tuple[Diagnostic, ...]:
+    """Return what is wrong with a GitHub workflow, with what it calls and uses; `find` returns the text of a file of the repository, or None."""
+    from trunkline.adapters.dialects.github import action, calls, workflow
+
+    read, found = workflow.read(file, text)
+    if read is None:
+        return found
+    called = calls.check(read, lambda uses: find(uses[2:]) if uses.startswith("./") else None)
+    return (*found, *called, *action.check_uses(read, find))
 
 
 def deploy_targets(data: str) -> dict[str, DeployTarget]:

@@ -14,6 +14,15 @@ from trunkline.server.desk import Desk, NotFound, Unauthorised
 _JOB_MAY = re.compile(r"GET /api/v1/(jobs/\d+(/artifacts.*)?|projects/.+/artifacts/.+)|POST /api/v1/projects/.+/(releases|runs)")
 
 
+def check_origin(request: Request) -> None:
+    """Refuse what a page of another server lets a browser send here: only a token proves that a program means it."""
+    if request.method in ("GET", "HEAD") or {"authorization", "private-token", "job-token"} & set(request.headers.keys()):
+        return
+    origin = request.headers.get("origin", "")
+    if origin and origin.split("://", 1)[-1] != request.headers.get("host"):
+        raise Refused("this request comes from a page of another server")
+
+
 def router(desk: Desk) -> APIRouter:
     """Return the routes."""
 
@@ -21,10 +30,7 @@ def router(desk: Desk) -> APIRouter:
         user = await asyncio.to_thread(desk.doorkeeper.who, request)
         if user is None:
             raise Unauthorised("sign in, or send an API token", "Authorization: Bearer tl_..., made by `trunkline admin token`")
-        if request.method not in ("GET", "HEAD") and "authorization" not in request.headers and "private-token" not in request.headers:
-            origin = request.headers.get("origin", "")
-            if origin and origin.split("://", 1)[-1] != request.headers.get("host"):
-                raise Refused("this request comes from a page of another server")
+        check_origin(request)
         if user.job and not _JOB_MAY.fullmatch(f"{request.method} {request.url.path}"):
             raise Refused("a job's token does not reach this far", "it may read artifacts, fetch repositories, and trigger runs")
         return user
