@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import random
 import re
 import shutil
 import sys
@@ -57,21 +58,28 @@ class TraefikRouter:
             return
         os.makedirs(run, exist_ok=True)
         state = {"releases": {}, **kept(folder, KEPT), "port": port, "domains": list(tls.domains) if tls else []}
-        admin = int(state.get("admin") or 0)
-        if not admin or not is_free(admin):
-            admin = next((p for p in ADMIN_PORTS if is_free(p)), 0)
-        if not admin:
-            raise OutsideError("no port is free", f"all of {ADMIN_PORTS.start} to {ADMIN_PORTS.stop - 1} are in use")
-        self._save(folder, {**state, "admin": admin})
-        argv = [self.find(), *_options(run, port, admin, tls)]
         env = {n: v for n, v in os.environ.items() if n == "PATH" or n.startswith(("LEGO_", "SSL_CERT_"))}
-        supervisor.start(run, argv, env, run, 5.0)
+        ports = random.sample(ADMIN_PORTS, len(ADMIN_PORTS))  # two routers that start at the same moment should not want the same one
+        for admin in (int(state.get("admin") or 0), *ports):
+            if admin and is_free(admin):
+                self._save(folder, {**state, "admin": admin})
+                supervisor.start(run, [self.find(), *_options(run, port, admin, tls)], env, run, 5.0)
+                if self._is_ours(folder, port):
+                    return
+                supervisor.stop(run)
+        raise OutsideError("no port is free", f"all of {ADMIN_PORTS.start} to {ADMIN_PORTS.stop - 1} are in use")
+
+    def _is_ours(self, folder: str, port: int) -> bool:
+        """Wait for the answer of the router that was started; False: another program took its admin port first."""
         for _ in range(250):
             with contextlib.suppress(OutsideError):
-                self._ask(folder, "/api/version")
-                return
+                told = self._ask(folder, "/api/entrypoints/public")
+                try:
+                    return bool(json.loads(told)["address"] == f":{port}")
+                except (ValueError, TypeError, KeyError):
+                    return False
             time.sleep(0.02)
-        raise OutsideError("traefik does not start", f"see {run}/log")
+        raise OutsideError("traefik does not start", f"see {folder}/router/log")
 
     def set_weights(self, folder: str, shares: Mapping[int, tuple[int, Sequence[str]]], cohort: Cohort | None = None) -> None:
         """Write what should be, and wait until Traefik has taken it."""
