@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +192,71 @@ def whole_project(case: Case, root: Path) -> str:
     return "" if bool(errors) == (case["kind"] == "parse-error") else f"errors: {errors}"
 
 
+def run(case: Case, root: Path) -> str:
+    """Run a workflow of a folder with `trunkline run`, and compare how its jobs end and what they print."""
+    given, wanted = case["input"], case["expected"]
+    missing = [
+        what for what in case.get("requires", ()) if what not in ("node", "checkout") or (what == "node" and shutil.which("node") is None)
+    ]
+    if missing or "docker" in case.get("tier", ""):
+        return f"{NOT_TRIED}it needs {', '.join(missing) or 'docker'}"
+    with tempfile.TemporaryDirectory(prefix="conformance-") as top:
+        folder = Path(top, "checkout")
+        shutil.copytree(root / given["workspace"], folder, symlinks=True)
+        for line in (
+            ["init", "-q", "-b", "main"],
+            ["config", "user.name", "A"],
+            ["config", "user.email", "a@example.com"],
+            ["add", "--all", "--force"],
+            ["commit", "-q", "-m", "Test"],
+        ):
+            subprocess.run(["git", "-C", str(folder), *line], check=True, capture_output=True)
+        env = {**os.environ, "XDG_CACHE_HOME": f"{top}/cache", "HOME": top}
+        found = []
+        for path in given["workflows"]:
+            file = str(Path(path).relative_to(given["workspace"]))
+            command = [sys.executable, "-m", "trunkline", "run", "--json", "-C", str(folder), "--workflow", file, "--event", given["event"]]
+            command += ["--actor", given["context"]["github.actor"], "--repository", given["context"]["github.repository"]]
+            command += [word for name, value in given.get("secrets", {}).items() for word in ("--secret", f"{name}={value}")]
+            command += [word for name, value in given.get("workflow_env", {}).items() for word in ("-e", f"{name}={value}")]
+            command += [word for name, value in given.get("inputs", {}).items() for word in ("-e", f"{name}={value}")]
+            ran = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
+            found.append(_ended(ran))
+        return _differences(found, wanted)
+
+
+def _ended(ran: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(ran.stdout)
+    except ValueError:
+        return {"status": "failed" if ran.returncode else "skipped", "jobs": [], "said": ran.stderr.strip()[-300:]}
+    told["logs"] = {j["name"]: Path(j["log"]).read_text(errors="replace") for j in told["jobs"] if j["log"] and Path(j["log"]).exists()}
+    return told
+
+
+_CONCLUSIONS = {"passed": "success", "failed": "failure", "canceled": "cancelled", "skipped": "skipped"}
+
+
+def _differences(runs: list[dict[str, Any]], wanted: dict[str, Any]) -> str:
+    conclusions = {_CONCLUSIONS.get(run["status"], run["status"]) for run in runs} - {"skipped"}
+    conclusion = "failure" if "failure" in conclusions else "success"
+    jobs = {j["name"]: j for run in runs for j in run["jobs"]}
+    log = "\n".join(text for run in runs for text in run.get("logs", {}).values())
+    said = []
+    if conclusion != wanted["conclusion"]:
+        messages = [f"{name}: {j['message']}" for name, j in jobs.items() if j["message"]] + [run["said"] for run in runs if "said" in run]
+        said.append(f"{conclusion}, should be {wanted['conclusion']} ({'; '.join(messages)})")
+    for name, status in wanted.get("jobs", {}).items():
+        told = _CONCLUSIONS.get(jobs[name]["status"]) if name in jobs else "not there"
+        if told != status:
+            said.append(f"{name} {told}, should be {status}")
+    if "n_jobs" in wanted and len(jobs) != wanted["n_jobs"]:
+        said.append(f"{len(jobs)} jobs, should be {wanted['n_jobs']}")
+    said += [f"{text!r} is not printed" for text in wanted.get("log_contains", ()) if text not in log]
+    said += [f"{text!r} is printed" for text in wanted.get("log_not_contains", ()) if text in log]
+    return "; ".join(said)
+
+
 SUITES: dict[str, Callable[[Case, Path], str]] = {
     "expr-official": expression,
     "expr-act": expression,
@@ -207,4 +277,5 @@ SUITES: dict[str, Callable[[Case, Path], str]] = {
     "log-commands": log_command,
     "problem-matchers": matcher,
     "matrix": matrix,
+    "act-run": run,
 }

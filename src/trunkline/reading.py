@@ -38,6 +38,11 @@ def place(node: Node) -> Place:
     return Place(node.file, node.line, node.column, node.width)
 
 
+def node_at(place: Place) -> Node:
+    """Return a node without a value that stands there, to say something of it."""
+    return Node(None, place.line, place.column, place.width, file=place.file)
+
+
 class Mistakes:
     """The diagnostics of one compilation."""
 

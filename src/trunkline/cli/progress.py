@@ -103,6 +103,8 @@ class Screen:
                 if time.monotonic() - self.drawn_at > 0.1:
                     self.tick()
             return
+        elif what == "replaced":
+            return
         else:
             self.running.pop(job.name, None)
             if job.status is not Status.QUEUED:

@@ -26,7 +26,7 @@ else:
 # What `parser().parse_args([])` returns; without arguments argparse need not load (a test keeps both equal).
 DEFAULTS = {"jobs": [], "no_needs": False, "list": False, "json": False, "verbose": False, "quiet": False, "parallel": 0, "directory": ".", "file": "",
             "event": "push", "branch": "", "tag": "", "target": "", "changed": None, "variable": [], "committed": False, "fresh": False, "isolate": False,
-            "timeout": "1h"}  # fmt: skip
+            "timeout": "1h", "workflow": "", "job": [], "secret": [], "actor": "", "repository": ""}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,6 +50,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fresh", action="store_true", help="build Python environments anew instead of reusing them")
     p.add_argument("--isolate", action="store_true", help="run jobs in bubblewrap: the whole machine read-only, other processes invisible")
     p.add_argument("--timeout", default="1h", metavar="TIME", help="how long a job may run if it does not say itself (default: 1h)")
+    p.add_argument("--job", action="append", default=[], metavar="JOB", help="as JOB: only this job, and those it needs")
+    p.add_argument(
+        "--secret",
+        "-s",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="a secret of a GitHub workflow; without a value it is taken from the environment, or asked for",
+    )
     return p
 
 
@@ -57,7 +66,18 @@ def add_event_options(p: argparse.ArgumentParser) -> None:
     """Add what `run` and `why` share: which pipeline file, which event."""
     p.add_argument("-C", "--directory", default=".", metavar="DIR", help="the checkout (default: here)")
     p.add_argument("-f", "--file", default="", metavar="FILE", help="the pipeline file (default: .gitlab-ci.yml)")
-    p.add_argument("--event", default="push", help="push, merge_request, schedule, web or api (default: push)")
+    p.add_argument(
+        "-W", "--workflow", default="", metavar="NAME", help="a GitHub workflow: its file or its name (default: all that the event starts)"
+    )
+    p.add_argument(
+        "--event",
+        default="push",
+        metavar="EVENT",
+        help="push, merge_request, schedule, web or api; for a GitHub workflow its own word (pull_request, workflow_dispatch, release ...), "
+        "or FILE.json as GitHub sends it (default: push)",
+    )
+    p.add_argument("--actor", default="", help="as if this user had done it (GitHub workflows)")
+    p.add_argument("--repository", default="", metavar="OWNER/NAME", help="as if the repository was called so (GitHub workflows)")
     p.add_argument("--branch", default="", help="as if on this branch")
     p.add_argument("--tag", default="", help="as if this tag was pushed")
     p.add_argument("--target", default="", help="with --event merge_request: as if proposed for this branch (default: the default branch)")
@@ -74,7 +94,7 @@ def asked_from(options: argparse.Namespace | SimpleNamespace) -> Asked:
             raise ConfigError(f"--variable {pair!r} is not NAME=VALUE")
         variables.append((name, value))
     return Asked(
-        jobs=tuple(getattr(options, "jobs", ())),
+        jobs=(*getattr(options, "jobs", ()), *getattr(options, "job", ())),
         folder=options.directory,
         file=options.file,
         event=options.event,
@@ -89,7 +109,27 @@ def asked_from(options: argparse.Namespace | SimpleNamespace) -> Asked:
         fresh=getattr(options, "fresh", False),
         isolate=getattr(options, "isolate", False),
         timeout=_seconds(getattr(options, "timeout", "1h")),
+        workflow=options.workflow,
+        secrets=tuple(_secret(text) for text in getattr(options, "secret", ())),
+        actor=options.actor,
+        project=options.repository,
     )
+
+
+def _secret(text: str) -> tuple[str, str]:
+    """Return a secret's name and value; one without a value comes from the environment, or from whoever sits at the terminal."""
+    name, has_value, value = text.partition("=")
+    if not name.isidentifier():
+        raise ConfigError(f"--secret {name!r} is no name", "--secret NAME=VALUE, or --secret NAME with the value in the environment")
+    if has_value:
+        return name, value
+    if name in os.environ:
+        return name, os.environ[name]
+    if not sys.stdin.isatty():
+        raise ConfigError(f"--secret {name} has no value, and the environment has none either", f"--secret {name}=VALUE")
+    import getpass
+
+    return name, getpass.getpass(f"{name}: ")
 
 
 def _seconds(text: str) -> float:

@@ -68,6 +68,7 @@ class Recipe:
     interpreter: Interpreter
     steps: list[tuple[str, list[str]]] = field(default_factory=list)
     rest: list[str] = field(default_factory=list)
+    rest_of: list[int] = field(default_factory=list)  # which command each of them comes from
     files: dict[str, bytes] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     pinned: bool = True
@@ -94,7 +95,8 @@ def recognise(commands: tuple[str, ...], interpreter: Interpreter, workspace: st
     recipe = Recipe(interpreter)
     reader = _Reader(recipe, workspace, values)
     done = False
-    for command in commands:
+    for number, command in enumerate(commands):
+        recipe.rest_of += [number - 1] * (len(recipe.rest) - len(recipe.rest_of))
         if done or "\n" in command.strip():
             done = True
             recipe.rest.append(command)
@@ -108,6 +110,7 @@ def recognise(commands: tuple[str, ...], interpreter: Interpreter, workspace: st
         if taken < len(links):
             done = True
             recipe.rest.append(" && ".join(links[taken:]))
+    recipe.rest_of += [len(commands) - 1] * (len(recipe.rest) - len(recipe.rest_of))
     return recipe
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from trunkline import __version__
 from trunkline.execution import script
-from trunkline.execution.checkout import Sources, lease_workspace
+from trunkline.execution.checkout import Sources, Workspace, lease_workspace
 from trunkline.execution.trace import BOLD, GREEN, RED, RESET, Trace
 from trunkline.kit.lazy import lazy
 from trunkline.kit.processes import Cancel
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import re
 
     from trunkline.execution import artifacts, caches, environments, interpreters
+    from trunkline.model.actions import ActionMetadata
+    from trunkline.ports.actions import NativeAction
     from trunkline.ports.executor import Executor, Sandbox
     from trunkline.ports.vaults import Vault
 else:
@@ -76,7 +78,10 @@ class Folders:
 
 @record
 class Assignment:
-    """One attempt to be worked. `inputs` are (job, folder of its artifacts); `variables` are complete, later entries win."""
+    """One attempt to be worked. `inputs` are (job, folder of its artifacts); `variables` are complete, later entries win.
+
+    A job of steps has `contexts`, what its expressions see before it begins, and `named`: the folders of the run's jobs with their named artifacts.
+    """
 
     job: Job
     project: str
@@ -87,11 +92,23 @@ class Assignment:
     inputs: tuple[tuple[str, str], ...] = ()
     label: str = "host"
     timeout: float = DEFAULT_TIMEOUT
+    contexts: Mapping[str, object] | None = None
+    named: tuple[str, ...] = ()
+
+
+def _no_actions(name: str, ref: str) -> str:
+    raise ConfigError(f"this runner fetches no actions: {name}@{ref}")
+
+
+def _no_metadata(file: str, text: str) -> ActionMetadata:
+    raise ConfigError(f"this runner reads no actions: {file}")
 
 
 @mutable
 class Workshop:
-    """What every job on this runner shares."""
+    """What every job on this runner shares. For jobs of steps: which actions are done by Trunkline itself (`owner/name`, lower case), how others are
+    fetched (to a folder) and what their action.yml says.
+    """
 
     executor: Executor
     folders: Folders
@@ -99,13 +116,16 @@ class Workshop:
     fresh: bool = False
     python_of: Callable[[str], str | None] = lambda image: None
     vault: Vault | None = None
+    action: Callable[[str], NativeAction | None] = lambda name: None
+    fetch_action: Callable[[str, str], str] = _no_actions
+    read_action: Callable[[str, str], ActionMetadata] = _no_metadata
     interpreters: dict[str, interpreters.Interpreter] = field(default_factory=dict)
 
 
 _PYTHON_WORDS = ("py", "pip", "tox", "nox", "uv", "poetry", "virtualenv", "ruff", "black", "flake8", "twine")
 
 
-def _may_use_python(commands: tuple[str, ...]) -> bool:
+def may_use_python(commands: tuple[str, ...]) -> bool:
     """Say cheaply whether it is worth to load what knows about Python environments."""
     return any(word in command for command in commands for word in _PYTHON_WORDS)
 
@@ -117,7 +137,7 @@ def work(shop: Workshop, task: Assignment, cancel: Cancel, watcher: Callable[[by
     secrets = [values[v.name] for v in task.variables if v.masked and v.name in values]
     os.makedirs(os.path.dirname(task.trace_path), exist_ok=True)
     trace = Trace(task.trace_path, secrets, watcher)
-    worker = _Worker(shop, task, cancel, trace, values)
+    worker = Worker(shop, task, cancel, trace, values)
     try:
         result = worker.story()
     except TrunklineError as problem:
@@ -132,12 +152,13 @@ def work(shop: Workshop, task: Assignment, cancel: Cancel, watcher: Callable[[by
     return replace(result, started_at=began, finished_at=time.time(), log_bytes=trace.size, environment_note=worker.note)
 
 
-class _Worker:
+class Worker:
     def __init__(self, shop: Workshop, task: Assignment, cancel: Cancel, trace: Trace, values: dict[str, str]) -> None:
         self.shop, self.task, self.cancel, self.trace, self.values = shop, task, cancel, trace, values
         self.job = task.job
         self._about_the_runner()
         self.note = ""
+        self.workspace: Workspace | None = None
 
     def _about_the_runner(self) -> None:
         """Add what only the runner knows."""
@@ -167,6 +188,13 @@ class _Worker:
             git_dir = self.task.sources.git_dir
             readable = (f"{git_dir}/objects",) if git_dir else ()  # the lent repository borrows them
             sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder, readable))
+            if job.workflow is not None:
+                from trunkline.execution.workflow.steps import Steps
+
+                self.workspace = workspace
+                self._empty_unless_checked_out()
+                self.values["CI_PROJECT_DIR"] = workspace.folder
+                return Steps(self, sandbox).story()
             if job.pre_get_sources and (code := self._hook(sandbox)):
                 return self._result(code, timed_out=False, dotenv=(), problem="", coverage=None)
             with trace.section("get_sources", "Getting the files"):
@@ -195,7 +223,7 @@ class _Worker:
             commands = script.bash_script(self.job.pre_get_sources)
             deadline = time.monotonic() + (self.job.timeout or self.task.timeout)
             os.makedirs(sandbox.project_dir, exist_ok=True)  # nothing has been fetched yet
-            return sandbox.run(commands, self._environment(), self.trace.write, self.cancel, deadline).exit_code
+            return sandbox.run(commands, self.environment(), self.trace.write, self.cancel, deadline).exit_code
 
     def _fetch_secrets(self, sandbox: Sandbox) -> None:
         """Fetch what the job wants from a vault. What somebody gave by hand on a laptop is taken instead."""
@@ -238,7 +266,7 @@ class _Worker:
                     else:
                         trace.say(f"{name}: {plural(artifacts.restore(store, folder), 'file')}")
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Return the process environment: little of the machine's own, then the job's variables."""
         env = {n: v for n, v in os.environ.items() if n in PASSED_THROUGH}
         env |= {n: v for n, v in os.environ.items() if n.startswith(("PIP_", "UV_", "LC_"))}
@@ -259,12 +287,12 @@ class _Worker:
 
     def _run(self, sandbox: Sandbox, top: str) -> JobResult:
         trace, job, workspace = self.trace, self.job, sandbox.project_dir
-        env = self._environment()
+        env = self.environment()
         deadline = time.monotonic() + (job.timeout or self.task.timeout)
         commands = (*job.before_script, *job.script)
         code = 0
         timed_out = False
-        if _may_use_python(commands):
+        if may_use_python(commands):
             with trace.section("prepare_environment", "Preparing the Python environment"):
                 commands, code = self._warm(sandbox, top, commands, env, deadline)
         if code == 0 and not self.cancel.turned:
@@ -288,6 +316,27 @@ class _Worker:
         coverage = self._coverage() if job.coverage else None
         return self._result(code, timed_out, dotenv, problem, coverage)
 
+    def interpreter(self, wanted: str) -> interpreters.Interpreter:
+        """Return the interpreter for a version, "" for any; raises OutsideError that names those that there are."""
+        shop = self.shop
+        if wanted not in shop.interpreters:
+            kept = os.path.join(shop.folders.environments, "python3")
+            shop.interpreters[wanted] = interpreters.find_interpreter(wanted, interpreters.all_interpreters, kept)
+        return shop.interpreters[wanted]
+
+    def _empty_unless_checked_out(self) -> None:
+        """A job of steps begins with an empty folder; where its first steps check out, what an earlier job left there saves the copying."""
+        assert self.workspace is not None
+        w = self.job.workflow
+        if w is None or not any(step.uses.lower().startswith("actions/checkout@") for step in w.steps):
+            self.workspace.sync(Sources("", ()))
+
+    def bring_files(self) -> str:
+        """Bring the run's own files into the workspace; return what to say about it."""
+        assert self.workspace is not None
+        kept, copied = self.workspace.sync(self.task.sources)
+        return f"{self.task.sources.sha[:8] or 'working tree'} ({plural(copied, 'file')} copied, {kept} kept)"
+
     def _warm(
         self, sandbox: Sandbox, top: str, commands: tuple[str, ...], env: dict[str, str], deadline: float
     ) -> tuple[tuple[str, ...], int]:
@@ -296,10 +345,7 @@ class _Worker:
         wanted = ""
         if self.job.image is not None:
             wanted = shop.python_of(expand(self.job.image.name, self.values)) or ""
-        if wanted not in shop.interpreters:
-            kept = os.path.join(shop.folders.environments, "python3")
-            shop.interpreters[wanted] = interpreters.find_interpreter(wanted, interpreters.all_interpreters, kept)
-        interpreter = shop.interpreters[wanted]
+        interpreter = self.interpreter(wanted)
         recipe = environments.recognise(commands, interpreter, sandbox.project_dir, self.values)
         for text, _ in recipe.steps:
             trace.say(f"{GREEN}$ {text}{RESET}")

@@ -80,13 +80,15 @@ def run(
     cancel: Cancel | None = None,
     deadline: float | None = None,
     grace: float = 5.0,
+    lingering: str = "",
 ) -> Ended:
     """Run a program to its end and hand what it prints to `sink` in large pieces.
 
     `deadline` is a time.monotonic() value, `grace` the seconds between TERM and KILL. Returns when the program itself has ended,
-    its whole group is gone, and everything printed until then was handed on; what it left in the background is killed.
+    its whole group is gone, and everything printed until then was handed on; what it left in the background is killed. With `lingering`, a mark,
+    it may go on there until `sweep` is called for the mark.
     """
-    mark = f"{os.getpid()}-{os.urandom(8).hex()}"
+    mark = lingering or new_mark()
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         pid = spawn(argv, {**env, MARK: mark}, writing)
@@ -96,13 +98,41 @@ def run(
     finally:
         os.close(writing)
     adopt_orphans()
-    return _Watch(pid, mark, reading, sink, cancel, deadline, grace).until_end()
+    return _Watch(pid, mark, reading, sink, cancel, deadline, grace, bool(lingering)).until_end()
+
+
+def new_mark() -> str:
+    """Return a mark that nobody else has."""
+    return f"{os.getpid()}-{os.urandom(8).hex()}"
+
+
+def sweep(mark: str) -> None:
+    """Kill what programs with this mark have left in the background."""
+    for _ in range(50):
+        found = [p for p in _children() if _is_marked(p, mark)]
+        if not found:
+            return
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
 
 
 class _Watch:
     def __init__(
-        self, pid: int, mark: str, reading: int, sink: Callable[[bytes], None], cancel: Cancel | None, deadline: float | None, grace: float
+        self,
+        pid: int,
+        mark: str,
+        reading: int,
+        sink: Callable[[bytes], None],
+        cancel: Cancel | None,
+        deadline: float | None,
+        grace: float,
+        lingers: bool,
     ) -> None:
+        self.lingers = lingers
         self.pid, self.mark, self.reading, self.sink = pid, mark, reading, sink
         self.cancel, self.deadline, self.grace = cancel, deadline, grace
         self.canceled = self.timed_out = False
@@ -127,7 +157,8 @@ class _Watch:
                     waiting.unregister(self.cancel.fd)
                 self._press()
             code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            self._sweep()
+            if not self.lingers or self.canceled or self.timed_out:
+                self._sweep()
             while self._pump():
                 pass
             return Ended(code if code >= 0 else 128 - code, self.canceled, self.timed_out)

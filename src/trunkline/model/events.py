@@ -58,7 +58,8 @@ class Proposal:
 @record
 class Event:
     """One thing that happened. `ref` is a branch or tag name; `changed` is None where no comparison exists (new branch, tag, schedule);
-    `open_requests` are the change requests from that branch, as GROUP/NAME!N; `payload` is what a trigger sent, as JSON."""
+    `open_requests` are the change requests from that branch, as GROUP/NAME!N; `payload` is what a trigger or a forge sent, as JSON; `name` is the
+    forge's own word for the event where it has one (release, workflow_run), `trusted` is False for what a stranger proposes."""
 
     kind: EventKind
     ref: str
@@ -73,6 +74,8 @@ class Event:
     tag_message: str = ""
     payload: str = ""
     open_requests: tuple[str, ...] = ()
+    name: str = ""
+    trusted: bool = True
 
     @property
     def is_request(self) -> bool:

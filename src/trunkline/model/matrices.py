@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
+from trunkline.model.expressions import as_values, to_text
+
 MOST = 256  # GitHub's limit of jobs per workflow run
 
 Combination = dict[str, object]
@@ -36,9 +38,5 @@ def combinations(
 
 def name_of(job: str, combination: Combination) -> str:
     """Return the name of one leg as GitHub shows it: the values behind the job's name."""
-    shown = [_shown(value) for value in combination.values() if not isinstance(value, (dict, list))]
+    shown = [to_text(as_values(value)) for value in combination.values() if not isinstance(value, (dict, list))]
     return f"{job} ({', '.join(shown)})" if shown else job
-
-
-def _shown(value: object) -> str:
-    return ("true" if value else "false") if isinstance(value, bool) else "" if value is None else str(value)

@@ -9,6 +9,7 @@ from trunkline.kit.record import field, record
 from trunkline.model.conditions import Condition
 from trunkline.model.diagnostics import Place
 from trunkline.model.variables import Variable
+from trunkline.model.workflows import Concurrency, StartedBy, WorkflowJob
 
 
 class When(Enum):
@@ -314,11 +315,16 @@ class Job:
     node_total: int = 1
     inherit_variables: tuple[str, ...] | None = None
     unsupported: str = ""
+    workflow: WorkflowJob | None = None
 
 
 @record
 class Pipeline:
-    """All jobs that a commit's files define. `files` are the paths that were read, in order."""
+    """All jobs that a commit's files define. `files` are the paths that were read, in order.
+
+    `started_by` are the events of a workflow whose jobs are lists of steps; None for pipelines whose rules say when they run. `run_name` may hold
+    expressions.
+    """
 
     dialect: str
     stages: tuple[str, ...]
@@ -329,3 +335,6 @@ class Pipeline:
     files: tuple[str, ...] = ()
     auto_cancel: AutoCancel = field(default_factory=AutoCancel)
     prefilled: tuple[Prefilled, ...] = ()
+    started_by: tuple[StartedBy, ...] | None = None
+    concurrency: Concurrency | None = None
+    run_name: str = ""

@@ -103,7 +103,10 @@ class JobRun:
 
 @record
 class Run:
-    """One execution of a pipeline for one event. `number` counts within the project."""
+    """One execution of a pipeline for one event. `number` counts within the project; `workflow` is the file where a project has several pipelines.
+
+    Runs of a project that have the same `concurrency` follow one another (GitHub: concurrency.group).
+    """
 
     id: int
     project: str
@@ -120,6 +123,9 @@ class Run:
     finished_at: float | None = None
     auto_cancel: AutoCancel = field(default_factory=AutoCancel)
     parent: Link | None = None
+    workflow: str = ""
+    concurrency: str = ""
+    cancels_in_progress: bool = False
 
     def job(self, name: str) -> JobRun:
         """Return the job of that name; raises KeyError."""

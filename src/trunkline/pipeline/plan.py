@@ -66,6 +66,8 @@ def plan(
 ) -> Planned:
     """Plan a run. `list_paths` is asked only if a rule looks at which files exist, `since` if one compares with another ref: it tells what has
     changed since the common ancestor, None where there is no such ref. `elsewhere` tells the files of another project at a ref."""
+    if pipeline.started_by is not None:
+        return _plan_workflow(pipeline, event, predefined, project)
     try:
         return _plan(pipeline, event, predefined, _Judgement(event, list_paths, since, elsewhere), project)
     except _NoSuchRef as missing:
@@ -73,6 +75,16 @@ def plan(
             Severity.ERROR, "rules:changes:compare_to", f'compare_to: there is no ref "{missing.ref}" to compare with', missing.place
         )
         return Planned(None, (), (said,), "a rule compares with a ref that is not there")
+
+
+def _plan_workflow(pipeline: Pipeline, event: Event, predefined: Mapping[str, str], project: str) -> Planned:
+    from trunkline.pipeline.workflows.contexts import About
+    from trunkline.pipeline.workflows.planning import plan_workflow
+
+    about = About(predefined["CI_PROJECT_PATH"], predefined["CI_DEFAULT_BRANCH"], predefined.get("CI_SERVER_URL", ""))
+    made = plan_workflow(pipeline, event, about)
+    run = replace(made.run, project=project) if made.run is not None else None
+    return Planned(run, made.decisions, made.diagnostics, made.because)
 
 
 def _plan(pipeline: Pipeline, event: Event, predefined: Mapping[str, str], judgement: "_Judgement", project: str) -> Planned:

@@ -93,10 +93,43 @@ def settle(run: Run, result: JobResult, now: float) -> tuple[Run, Facts]:
     standings = standings_of(run)
     standings.put(ended)
     after, facts = _closed(standings, told, standings.advance(lambda waiting, fate: _moved(waiting, fate, now)), now)
+    siblings = _siblings(after, ended)
+    if siblings:
+        after, more = cancel(after, now, siblings, f"{ended.name} failed, and the matrix says fail-fast")
+        facts = (*facts, *more)
     if run.auto_cancel.on_job_failure == "all" and ended.status is Status.FAILED and not ended.may_fail and not after.status.is_final:
         after, more = cancel(after, now)
         facts = (*facts, *more)
     return after, facts
+
+
+def _siblings(run: Run, ended: JobRun) -> tuple[str, ...]:
+    """Return the other combinations of a matrix that are to be canceled because one has failed (GitHub: fail-fast)."""
+    w = ended.job.workflow
+    if w is None or ended.status is not Status.FAILED or ended.may_fail or not w.fail_fast or w.total < 2:
+        return ()
+    return tuple(
+        j.name
+        for j in run.jobs
+        if j.job.workflow is not None
+        and (j.job.workflow.origin, j.job.workflow.key, j.job.workflow.legs) == (w.origin, w.key, w.legs)
+        and not j.status.is_final
+    )
+
+
+def skip(run: Run, name: str, message: str, now: float) -> tuple[Run, Facts]:
+    """Leave out a job that was to start, and let those behind it go on."""
+    job = replace(run.job(name), status=Status.SKIPPED, finished_at=now, message=message)
+    standings = standings_of(run)
+    standings.put(job)
+    return _closed(standings, [Fact("JobSkipped", run.id, name)], standings.advance(lambda waiting, fate: _moved(waiting, fate, now)), now)
+
+
+def fail(run: Run, name: str, message: str, now: float) -> tuple[Run, Facts]:
+    """Fail a job that can't start."""
+    run, facts = start(run, name, now)
+    run, more = settle(run, JobResult(name, Status.FAILED, Reason.SCRIPT, message), now)
+    return run, (*facts, *more)
 
 
 def redundant(run: Run, newer: Run) -> tuple[str, ...]:

@@ -115,8 +115,11 @@ class Standings:
         return moved
 
     def _fate(self, at: int) -> str:
-        needs = self.jobs[at].needs or ()
-        return together({standing(self.jobs[self.where[n]]) for n in needs if n in self.where}, by_needs=True)
+        job = self.jobs[at]
+        found = {standing(self.jobs[self.where[n]]) for n in job.needs or () if n in self.where}
+        if job.job.workflow is not None and WAIT in found:
+            return WAIT  # its `if` looks at what became of all of them
+        return together(found, by_needs=True)
 
     def status(self) -> Status:
         """Return the run's status, from its jobs alone."""

@@ -23,8 +23,12 @@ class Sandbox(Protocol):
         sink: Callable[[bytes], None],
         cancel: Cancel | None = None,
         deadline: float | None = None,
+        lingering: bool = False,
     ) -> Ended:
-        """Run a bash script in the project's folder; return when it and everything it started has ended."""
+        """Run a bash script in the project's folder; return when it and everything it started has ended.
+
+        With `lingering` what it left in the background may go on until the sandbox is closed, where the executor can let it.
+        """
         ...
 
 

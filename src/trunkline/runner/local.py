@@ -50,6 +50,10 @@ class Asked:
     isolate: bool = False
     timeout: float = 3600.0
     changed: tuple[str, ...] | None = None
+    workflow: str = ""
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    actor: str = ""
+    project: str = ""
 
 
 @mutable
@@ -73,9 +77,13 @@ class Prepared:
 
 def prepare(asked: Asked) -> Prepared:
     """Look at the checkout, compile its pipeline (or take the kept one) and plan it for the event."""
+    checkout = Checkout(asked.folder, asked.committed)
+    from trunkline.runner import workflows
+
+    if workflows.are_meant(asked, checkout):
+        return workflows.prepare(asked, checkout, checkout.look())
     if asked.event not in EVENTS:
         raise UnknownName("event", asked.event, EVENTS)
-    checkout = Checkout(asked.folder, asked.committed)
     revision, branch, project, default_branch = checkout.look()
     event = event_of(asked.event, asked.branch, asked.tag, revision, branch, asked.variables, asked.target)
     predefined = event_variables(event, project, default_branch)
@@ -247,7 +255,7 @@ class LocalRun:
         slots = self.asked.parallel or os.cpu_count() or 1
         self.heights = settle.heights(self.run)
         shop = self._workshop()
-        self._take(*settle.advance(self.run, time.time()))
+        self.take(*settle.advance(self.run, time.time()))
         while True:
             while self.queued and len(self.cancels) < slots and not self.interrupted:
                 job = self._next()
@@ -273,13 +281,26 @@ class LocalRun:
         while self.queued and found is None:
             item = heappop(self.queued)
             job = self.run.job(item[2])
-            if job.job.resource_group in used:
+            if job.job.resource_group in used or (job.job.workflow is not None and self._at_limit(job)):
                 aside.append(item)
             else:
                 found = job
         for item in aside:
             heappush(self.queued, item)
         return found
+
+    def _at_limit(self, job: JobRun) -> bool:
+        from trunkline.runner.workflows import at_limit
+
+        return at_limit(self, job)
+
+    def replaced(self, job: JobRun, run: Run, names: tuple[str, ...]) -> None:
+        """Let jobs stand in the place of one whose combinations were not known."""
+        self.run = run
+        self.heights = settle.heights(run)
+        for name in names:
+            heappush(self.queued, (-self.heights.get(name, 0), run.position(name), name))
+        self.observe("replaced", self._shown(job), b"")
 
     def _receive(self, every: float | None, tick: Callable[[], None]) -> None:
         try:
@@ -304,7 +325,7 @@ class LocalRun:
         self.below += self.children.pop(name).whole() if name in self.children else ()
         self.dotenv[name] = told.dotenv
         before = self.run.job(name)
-        self._take(*settle.settle(self.run, told, time.time()))
+        self.take(*settle.settle(self.run, told, time.time()))
         if before.status is Status.RUNNING:
             self.observe("end", self._shown(self.run.job(name)), b"")
 
@@ -330,13 +351,18 @@ class LocalRun:
             waiting = {j.name: replace(j, status=Status.CANCELED) for j in self.run.jobs if j.status in (Status.CREATED, Status.QUEUED)}
             self.run = self.run.with_jobs(waiting)
 
-    def _take(self, run: Run, facts: tuple[Fact, ...]) -> None:
+    def take(self, run: Run, facts: tuple[Fact, ...]) -> None:
         self.run = run
         for fact in facts:
             if fact.kind == "JobQueued":
                 heappush(self.queued, (-self.heights.get(fact.job, 0), run.position(fact.job), fact.job))
             elif fact.kind == "JobSkipped":
                 self.observe("skip", self._shown(run.job(fact.job)), b"")
+            elif fact.kind == "JobFinished" and run.job(fact.job).status is Status.CANCELED:
+                if fact.job in self.cancels:
+                    self.cancels[fact.job].turn()
+                else:
+                    self.observe("skip", self._shown(run.job(fact.job)), b"")
 
     def _workshop(self) -> Workshop:
         from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap, python_version
@@ -360,10 +386,20 @@ class LocalRun:
         )
         folders = Folders(f"{home}/work", f"{home}/caches", os.path.join(cache_root(), "environments"), f"{home}/artifacts")
         _forget_artifacts(folders.artifacts, [self.prefix + j.name for j in self.run.jobs])
-        return Workshop(executor, folders, find_uv, self.asked.fresh, python_version)
+        shop = Workshop(executor, folders, find_uv, self.asked.fresh, python_version)
+        if any(j.job.workflow is not None for j in self.run.jobs):
+            from trunkline.runner.workflows import equip
+
+            equip(shop)
+        return shop
 
     def _start(self, shop: Workshop, job: JobRun) -> None:
         now = time.time()
+        if job.job.workflow is not None:
+            from trunkline.runner.workflows import open_job
+
+            if not open_job(self, job, now):
+                return
         self.run, _ = settle.start(self.run, job.name, now)
         job = self.run.job(job.name)
         if job.job.trigger is not None:
@@ -378,6 +414,11 @@ class LocalRun:
         sources = Sources(root, prepared.checkout.paths(), prepared.checkout.git_dir, prepared.event.revision.sha, prepared.event.ref)
         inputs = artifact_sources(self.run, job)
         variables = self.variables(job)
+        contexts = None
+        if job.job.workflow is not None:
+            from trunkline.runner.workflows import contexts as contexts_of
+
+            contexts = contexts_of(self, job)
         task = Assignment(
             job=job.job,
             project=prepared.predefined["CI_PROJECT_PATH"],
@@ -388,6 +429,8 @@ class LocalRun:
             inputs=(*((name, self.artifacts_of(name)) for name in inputs), *self._from_above(job)),
             label="this machine",
             timeout=self.asked.timeout,
+            contexts=contexts,
+            named=tuple(self.artifacts_of(j.name) for j in self.run.jobs) if contexts is not None else (),
         )
         for leftover in (task.trace_path, task.trace_path + ".idx"):
             if os.path.exists(leftover):

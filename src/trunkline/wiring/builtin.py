@@ -4,14 +4,40 @@ import importlib
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
+from trunkline.model.actions import ActionMetadata
 from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import UnknownName
+from trunkline.ports.actions import NativeAction
 from trunkline.ports.delivery import DeployTarget, MetricProvider, TrafficRouter
 from trunkline.ports.dialect import Dialect
 from trunkline.ports.files import FarFiles
 from trunkline.ports.vaults import Vault
 
-DIALECTS = {"gitlab": "trunkline.adapters.dialects.gitlab.dialect:GitlabDialect"}
+DIALECTS = {
+    "gitlab": "trunkline.adapters.dialects.gitlab.dialect:GitlabDialect",
+    "github": "trunkline.adapters.dialects.github.dialect:GithubDialect",
+}
+
+ACTIONS = {
+    "actions/checkout": "checkout:checkout",
+    "actions/setup-python": "setups:setup_python",
+    "astral-sh/setup-uv": "setups:setup_uv",
+    "actions/setup-node": "setups:setup_node",
+    "actions/cache": "caching:cache",
+    "actions/cache/restore": "caching:restore",
+    "actions/cache/save": "caching:save",
+    "actions/upload-artifact": "artifacts:upload",
+    "actions/download-artifact": "artifacts:download",
+    "codecov/codecov-action": "reports:codecov",
+    "re-actors/alls-green": "reports:alls_green",
+    "dorny/paths-filter": "reports:paths_filter",
+    "pypa/gh-action-pypi-publish": "publishing:pypi_publish",
+    "appleboy/ssh-action": "publishing:ssh",
+    "docker/login-action": "docker:login",
+    "docker/build-push-action": "docker:build_push",
+    "docker/setup-buildx-action": "docker:setup",
+    "docker/setup-qemu-action": "docker:setup",
+}
 
 
 def dialect(name: str) -> Dialect:
@@ -31,6 +57,35 @@ def check_workflow(file: str, text: str, find: Callable[[str], str | None]) -> t
         return found
     called = calls.check(read, lambda uses: find(uses[2:]) if uses.startswith("./") else None)
     return (*found, *called, *action.check_uses(read, find))
+
+
+def event_names(dialect_name: str) -> tuple[str, ...]:
+    """Return the words for events of a dialect whose files name them."""
+    from trunkline.adapters.dialects.github import words
+
+    return tuple(words.EVENTS) if dialect_name == "github" else ()
+
+
+def native_action(name: str) -> NativeAction | None:
+    """Return what does an action (`owner/name`, lower case) here, or None: it is fetched."""
+    if name not in ACTIONS:
+        return None
+    module, _, thing = ACTIONS[name].partition(":")
+    return cast(NativeAction, getattr(importlib.import_module(f"trunkline.adapters.actions.{module}"), thing))
+
+
+def action_source(cache: str, mirror: str) -> Callable[[str, str], str]:
+    """Return what fetches actions: out of the folder `mirror`, or from the forge."""
+    from trunkline.adapters.far_files.actions import ActionSource
+
+    return ActionSource(cache, mirror).fetch
+
+
+def read_action(file: str, text: str) -> ActionMetadata:
+    """Return what an action.yml says; raises ConfigError."""
+    from trunkline.adapters.dialects.github.action import metadata
+
+    return metadata(file, text)
 
 
 def deploy_targets(data: str) -> dict[str, DeployTarget]:

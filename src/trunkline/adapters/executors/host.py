@@ -89,9 +89,12 @@ class HostExecutor:
         home, tmp = os.path.join(top, "home"), os.path.join(top, "tmp")
         for folder in (home, tmp):
             trees.empty(folder)
+        sandbox = HostSandbox(self, workspace, home, tmp, readable)
         try:
-            yield HostSandbox(self, workspace, home, tmp, readable)
+            yield sandbox
         finally:
+            if sandbox.mark:
+                processes.sweep(sandbox.mark)
             for folder in (home, tmp):
                 trees.empty(folder)
 
@@ -103,6 +106,7 @@ class HostSandbox:
         self.readable = readable
         self.executor, self.project_dir, self.home, self.tmp = executor, project_dir, home, tmp
         self.scripts = 0
+        self.mark = ""  # of what may linger
 
     def run(
         self,
@@ -111,6 +115,7 @@ class HostSandbox:
         sink: Callable[[bytes], None],
         cancel: Cancel | None = None,
         deadline: float | None = None,
+        lingering: bool = False,
     ) -> Ended:
         """Write the script beside the workspace, so that a command that reads stdin can't eat it, and run it with bash."""
         self.scripts += 1
@@ -120,10 +125,19 @@ class HostSandbox:
         try:
             owned = {OWNER: self.executor.owner} if self.executor.owner else {}
             return processes.run(
-                [*self._wrapper(), "bash", path], {**env, **owned, "HOME": self.home, "TMPDIR": self.tmp}, sink, cancel, deadline
+                [*self._wrapper(), "bash", path],
+                {**env, **owned, "HOME": self.home, "TMPDIR": self.tmp},
+                sink,
+                cancel,
+                deadline,
+                lingering=self._mark() if lingering else "",
             )
         finally:
             os.unlink(path)
+
+    def _mark(self) -> str:
+        self.mark = self.mark or processes.new_mark()
+        return self.mark
 
     def _wrapper(self) -> list[str]:
         executor = self.executor

@@ -6,12 +6,15 @@ Source: GitHub's documentation of the metadata syntax for actions.
 import re
 from collections.abc import Callable
 
+from trunkline.adapters.dialects.github import lowering
 from trunkline.adapters.dialects.github.checked import Checked
 from trunkline.adapters.dialects.github.workflow import StepRead, Workflow, read_document, read_steps
 from trunkline.kit.record import record
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
+from trunkline.model.actions import ActionMetadata
 from trunkline.model.diagnostics import Diagnostic, Severity
+from trunkline.model.errors import ConfigError
 from trunkline.reading import Mistakes
 
 TOP = ("name", "author", "description", "inputs", "outputs", "runs", "branding")
@@ -42,20 +45,20 @@ class Action:
     steps: tuple[StepRead, ...] = ()
 
 
-def read(file: str, text: str) -> tuple[Action | None, tuple[Diagnostic, ...]]:
-    """Read an action's metadata; None where a mistake leaves none."""
+def read(file: str, text: str, is_strict: bool = True) -> tuple[Action | None, tuple[Diagnostic, ...]]:
+    """Read an action's metadata; None where a mistake leaves none. To be run, which is not strict, it needs no name."""
     document, found = read_document(file, text)
     if document is None:
         return None, found
     m = Mistakes()
-    action = _action(document, file, m)
+    action = _action(document, file, m, ("name", "runs") if is_strict else ("runs",))
     return (None if m.has_errors else action), tuple(m.found)
 
 
-def _action(document: Node, file: str, m: Mistakes) -> Action:
+def _action(document: Node, file: str, m: Mistakes, needed: tuple[str, ...]) -> Action:
     c = Checked(m)
     top = m.mapping(document, "action", TOP)
-    for word in ("name", "runs"):
+    for word in needed:
         if word not in top and isinstance(document.value, dict):
             m.error(document, "action", f"the action has no {word}")
     for word in ("name", "author", "description"):
@@ -161,3 +164,14 @@ def _check_given(step: StepRead, action: Action, at: Node, m: Mistakes) -> None:
     for wanted in action.inputs:
         if wanted.is_required and not wanted.has_default and wanted.name.lower() not in given:
             m.error(at, "with", f"{step.uses} must be given the input {wanted.name!r}")
+
+
+def metadata(file: str, text: str) -> ActionMetadata:
+    """Return what whoever runs an action needs; raises ConfigError with the place of the first mistake."""
+    action, found = read(file, text, is_strict=False)
+    if action is None:
+        wrong = next(d for d in found if d.severity is Severity.ERROR)
+        raise ConfigError(f"{wrong.place.file}, line {wrong.place.line}: {wrong.message}", wrong.hint)
+    document, _ = read_document(file, text)
+    assert document is not None
+    return lowering.action_of(document, action.using)

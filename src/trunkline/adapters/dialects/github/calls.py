@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from trunkline.adapters.dialects.github.workflow import JobRead, Workflow, read
 from trunkline.kit.words import did_you_mean
 from trunkline.kit.yamltree import Node
-from trunkline.model.diagnostics import Diagnostic, Place, Severity
-from trunkline.reading import Mistakes
+from trunkline.model.diagnostics import Diagnostic, Severity
+from trunkline.reading import Mistakes, node_at
 
 MAX_DEPTH = 10
 LEVELS = ("none", "read", "write")
@@ -30,7 +30,7 @@ def _check(caller: Workflow, find: Find, allowed: Mapping[str, str], above: tupl
     for job in caller.jobs:
         if not job.uses:
             continue
-        at = _at(job.place)
+        at = node_at(job.place)
         if job.uses in above:
             m.error(at, "uses", f"job {job.id!r} calls {job.uses}, which called it: they go round in a circle")
             continue
@@ -62,10 +62,6 @@ def _check(caller: Workflow, find: Find, allowed: Mapping[str, str], above: tupl
         _check(called, find, inside, (*above, job.uses), m)
 
 
-def _at(place: Place) -> Node:
-    return Node(None, place.line, place.column, place.width, file=place.file)
-
-
 def _check_inputs(job: JobRead, called: Workflow, m: Mistakes) -> None:
     known = {i.name.lower(): i for i in called.inputs}
     for name, node in job.given:
@@ -78,7 +74,7 @@ def _check_inputs(job: JobRead, called: Workflow, m: Mistakes) -> None:
     given = {name.lower() for name, _ in job.given}
     for wanted in called.inputs:
         if wanted.is_required and not wanted.has_default and wanted.name.lower() not in given:
-            m.error(_at(job.place), "with", f"job {job.id!r}: {job.uses} must be given the input {wanted.name!r}")
+            m.error(node_at(job.place), "with", f"job {job.id!r}: {job.uses} must be given the input {wanted.name!r}")
 
 
 def _fits(node: Node, kind: str) -> bool:
@@ -100,7 +96,7 @@ def _check_secrets(job: JobRead, called: Workflow, m: Mistakes) -> None:
     given = {name.lower() for name, _ in job.secrets}
     for name, is_required in called.secrets:
         if is_required and name.lower() not in given:
-            m.error(_at(job.place), "secrets", f"job {job.id!r}: {job.uses} must be given the secret {name!r}", "or secrets: inherit")
+            m.error(node_at(job.place), "secrets", f"job {job.id!r}: {job.uses} must be given the secret {name!r}", "or secrets: inherit")
 
 
 def _check_permissions(job: JobRead, called: Workflow, granted: Mapping[str, str], m: Mistakes) -> None:
@@ -117,7 +113,7 @@ def _check_permissions(job: JobRead, called: Workflow, granted: Mapping[str, str
                     else f"say permissions: {level}-all at job {job.id!r}"
                 )
                 m.error(
-                    _at(job.place),
+                    node_at(job.place),
                     "permissions",
                     f"job {job.id!r}: {who} of {job.uses} asks for {shown}: {level}, but is allowed {has}",
                     hint,

@@ -1,0 +1,101 @@
+"""Actions of other repositories: fetched once for each commit, from the forge or from a folder of mirrors (`OWNER/NAME` or `OWNER/NAME.git` below it)."""
+
+import os
+import re
+import time
+
+from trunkline.kit import processes, trees
+from trunkline.kit.ids import digest
+from trunkline.model.errors import ConfigError, OutsideError
+
+FORGE = "https://github.com"
+FRESH = 300.0  # seconds for which the commit of a tag or branch is taken as it is
+_SAFE = re.compile(r"[\w.-]+/[\w.-]+")
+_SHA = re.compile(r"[0-9a-f]{40}")
+
+
+class ActionSource:
+    """Fetches actions. `mirror` is a folder or the address of a forge; "" is GitHub."""
+
+    def __init__(self, cache: str, mirror: str = "", locked: dict[str, str] | None = None) -> None:
+        """`locked` says which commit an action at a ref was when it was pinned (`owner/name@ref`)."""
+        self.cache, self.mirror, self.locked = cache, mirror or FORGE, locked or {}
+
+    def url(self, name: str) -> str:
+        """Return where a repository lies."""
+        if "://" in self.mirror:
+            return f"{self.mirror.rstrip('/')}/{name}"
+        for candidate in (f"{self.mirror}/{name}", f"{self.mirror}/{name}.git"):
+            if os.path.isdir(candidate):
+                return candidate
+        raise ConfigError(f"there is no action {name} in {self.mirror}", f"git clone --mirror {FORGE}/{name} {self.mirror}/{name}.git")
+
+    def commit(self, name: str, ref: str) -> str:
+        """Return the commit that a ref is now; raises OutsideError."""
+        if not _SAFE.fullmatch(name) or ref.startswith("-"):
+            raise ConfigError(f"{name}@{ref} can't be an action")
+        if _SHA.fullmatch(ref):
+            return ref
+        url = self.url(name)
+        stamp = os.path.join(self.cache, "refs", digest(url, ref)[:24])
+        try:
+            if time.time() - os.stat(stamp).st_mtime < FRESH and "://" in url:
+                with open(stamp, encoding="ascii") as f:
+                    return f.read()
+        except OSError:
+            pass
+        env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+        code, told = processes.output(["git", "ls-remote", "--", url, ref, f"{ref}^{{}}"], env=env)
+        lines = [line.split("\t") for line in told.decode("utf-8", "replace").splitlines()]
+        wanted = (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", ref)
+        found = next((sha for name_ in wanted for sha, refname in lines if refname == name_), "")
+        if code or not found:
+            why = "it has no such tag or branch" if not code else "it can't be reached"
+            raise OutsideError(
+                f"the action {name}@{ref} can't be fetched from {url}: {why}",
+                "set TRUNKLINE_ACTIONS to a folder with mirrors of the actions that you use",
+            )
+        os.makedirs(os.path.dirname(stamp), exist_ok=True)
+        with open(stamp, "w", encoding="ascii") as f:
+            f.write(found)
+        return found
+
+    def fetch(self, name: str, ref: str) -> str:
+        """Return the folder with the files of an action; one that was pinned and is another commit now is refused."""
+        pinned = self.locked.get(f"{name.lower()}@{ref}", "")
+        commit = self.commit(name, ref) if not pinned or not os.path.isdir(self._folder(name, pinned)) else pinned
+        if pinned and commit != pinned:
+            raise ConfigError(
+                f"{name}@{ref} is commit {commit[:12]} now, but was {pinned[:12]} when it was pinned",
+                f"look at {FORGE}/{name}/compare/{pinned[:12]}...{commit[:12]}, then: trunkline actions lock",
+            )
+        folder = self._folder(name, commit)
+        if not os.path.isdir(folder):
+            self._unpack(name, commit, ref, folder)
+        return folder
+
+    def _folder(self, name: str, commit: str) -> str:
+        return os.path.join(self.cache, name.lower().replace("/", "--"), commit)
+
+    def _unpack(self, name: str, commit: str, ref: str, folder: str) -> None:
+        url = self.url(name)
+        git_dir = os.path.join(self.cache, "git", digest(url)[:16])
+        env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_DIR": git_dir}
+        processes.output(["git", "init", "--quiet", "--bare", git_dir], env={**os.environ})
+        for wanted in (commit, ref):
+            code, _ = processes.output(["git", "fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, wanted], env=env)
+            if code == 0:
+                break
+        draft = f"{folder}.{os.getpid()}.draft"
+        os.makedirs(draft, exist_ok=True)
+        index = {**env, "GIT_INDEX_FILE": f"{draft}.index", "GIT_WORK_TREE": draft}
+        code, _ = processes.output(["git", "read-tree", "--reset", "-u", commit], env=index)
+        if os.path.exists(f"{draft}.index"):
+            os.unlink(f"{draft}.index")
+        if code:
+            trees.remove(draft)
+            raise OutsideError(f"the commit {commit[:12]} of {name} can't be fetched from {url}", "git fetch shows why")
+        try:
+            os.rename(draft, folder)
+        except OSError:
+            trees.remove(draft)  # somebody else was quicker
