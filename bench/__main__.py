@@ -1,4 +1,4 @@
-"""`python3 dev.py bench [NAME...]`: see bench/__init__.py. Names: run scale path plan log artifact files python server switch judges."""
+"""`python3 dev.py bench [NAME...]`: see bench/__init__.py. Names: run scale path plan workflows log artifact files python server switch judges."""
 
 import shutil
 import sys
@@ -52,6 +52,20 @@ def plan(root: Path, found: dict[str, str]) -> None:
     ratio(rounds("300 plain jobs listed, kept plan", listed, 11), "trunkline", "act", 1.0)
 
 
+def workflows(root: Path, found: dict[str, str]) -> None:
+    """GitHub workflows as they are: twenty jobs that do nothing; a matrix of 200 listed with everything evaluated, and against a dry run of act."""
+    flat = fixtures.only_github(fixtures.flat(root / "workflow20", 20))
+    ratio(rounds("workflow, 20 jobs", _both(flat, {"act": found["act"]} if "act" in found else {}), 7), "trunkline", "act", 0.35)
+    if "act" not in found:
+        return
+    folder = fixtures.only_github(fixtures.workflow_matrix(root / "workflow200"))
+    act = found["act"].split()[0]
+    kept = {"trunkline": (OURS + " --list", folder), "act": (f"{act} -l", folder)}
+    ratio(rounds("workflow, matrix of 200 listed, nothing changed", kept, 11), "trunkline", "act", 2.0)
+    dry = {"trunkline": (OURS + " --list -C .", folder), "act": (f"{found['act']} -n", folder)}  # with -C no kept list is shown
+    ratio(rounds("workflow, matrix of 200 planned, against act -n", dry, 5), "trunkline", "act", 0.05)
+
+
 def log(root: Path, found: dict[str, str]) -> None:
     """200,000 lines; the bound writes them to a file."""
     command = "seq -f 'line %08.0f of a build log that looks like a compiler or test runner talking' 1 200000"
@@ -100,7 +114,7 @@ def _job(install: str) -> str:
     return f"{install} && .venv/bin/python -m pytest -q"
 
 
-BENCHMARKS = {f.__name__: f for f in (run, scale, path, plan, log, artifact, files, python)}
+BENCHMARKS = {f.__name__: f for f in (run, scale, path, plan, workflows, log, artifact, files, python)}
 
 
 def main(names: list[str]) -> int:

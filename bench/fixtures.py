@@ -101,3 +101,20 @@ def python_job(folder: Path) -> Path:
     return repository(
         folder, f"test:\n  script:\n    - {job}\n", files={"requirements.txt": "flask\nsqlalchemy\npytest\n", "app.py": app, **tests}
     )
+
+
+def workflow_matrix(folder: Path) -> Path:
+    """A matrix of 200 jobs."""
+    axes = "        a: [" + ", ".join(map(str, range(20))) + "]\n        b: [" + ", ".join(map(str, range(10))) + "]\n"
+    steps = "    steps:\n      - run: echo ${{ matrix.a }} ${{ matrix.b }}\n"
+    workflow = f"on: push\njobs:\n  m:\n    runs-on: ubuntu-latest\n    strategy:\n      matrix:\n{axes}{steps}"
+    return repository(folder, "unused: {script: ['true']}\n", workflow)
+
+
+def only_github(folder: Path) -> Path:
+    """Leave the workflow alone in a repository."""
+    if (folder / ".gitlab-ci.yml").exists():
+        subprocess.run(["git", "-C", str(folder), "rm", "-q", ".gitlab-ci.yml"], check=True)
+        git = ["git", "-C", str(folder), "-c", "user.name=b", "-c", "user.email=b@example.com"]
+        subprocess.run([*git, "commit", "-qm", "only the workflow"], check=True)
+    return folder

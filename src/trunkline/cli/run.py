@@ -181,7 +181,8 @@ def _show_list(prepared: Prepared, run: Run, arguments: list[str], as_json: bool
     if prepared.is_kept and prepared.pipeline is not None and not prepared.diagnostics and prepared.planned.possible is None:
         from trunkline.cli import listed
 
-        listed.keep(arguments, [os.path.join(prepared.checkout.root, file) for file in prepared.pipeline.files], told)
+        folder = (".github/workflows",) if prepared.pipeline.started_by is not None or not prepared.pipeline.jobs else ()
+        listed.keep(arguments, [os.path.join(prepared.checkout.root, file) for file in (*prepared.pipeline.files, *folder)], told)
     return 0
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 else:
     globs = lazy("trunkline.kit.globs")
 
+WORKFLOWS = ".github/workflows/"
 _FIELDS = "%H%x00%an%x00%ae%x00%cI%x00%B"
 
 
@@ -133,6 +134,14 @@ class Checkout:
             if code == 0:
                 return self._differing(told.decode("ascii").strip())
         return None
+
+    def workflows(self) -> list[str]:
+        """Return the files of GitHub workflows."""
+        try:
+            names = sorted(os.listdir(os.path.join(self.root, WORKFLOWS)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [WORKFLOWS + name for name in names if name.endswith((".yml", ".yaml"))]
 
     def matches(self, pattern: str) -> bool:
         return any(globs.matches(pattern, path) for path in self.paths())

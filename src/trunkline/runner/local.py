@@ -25,7 +25,7 @@ from trunkline.pipeline import kept, settle
 from trunkline.pipeline.plan import Planned, plan
 from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
 from trunkline.ports.files import FarFiles, FileReader
-from trunkline.runner.checkout import EVENTS, Checkout, event_of
+from trunkline.runner.checkout import EVENTS, WORKFLOWS, Checkout, event_of
 from trunkline.wiring.places import cache_root, find_uv
 
 ENVIRONMENTS_SIZE = 10 << 30  # bytes; what was not used for longest goes first
@@ -78,9 +78,9 @@ class Prepared:
 def prepare(asked: Asked) -> Prepared:
     """Look at the checkout, compile its pipeline (or take the kept one) and plan it for the event."""
     checkout = Checkout(asked.folder, asked.committed)
-    from trunkline.runner import workflows
+    if _means_workflows(asked, checkout):
+        from trunkline.runner import workflows
 
-    if workflows.are_meant(asked, checkout):
         return workflows.prepare(asked, checkout, checkout.look())
     if asked.event not in EVENTS:
         raise UnknownName("event", asked.event, EVENTS)
@@ -97,6 +97,15 @@ def prepare(asked: Asked) -> Prepared:
         event = replace(event, changed=checkout.changed(default_branch, event.ref))
     planned = plan(pipeline, event, predefined, checkout.paths, project, checkout.changed_since, elsewhere(checkout.root))
     return Prepared(checkout, event, predefined, home, pipeline, diagnostics, planned, is_kept and not depends_on_files(pipeline))
+
+
+def _means_workflows(asked: Asked, checkout: Checkout) -> bool:
+    """Say whether GitHub's workflows are to be run, rather than .gitlab-ci.yml."""
+    if asked.workflow or WORKFLOWS in asked.file:
+        return True
+    if asked.file or os.path.exists(os.path.join(checkout.root, ".gitlab-ci.yml")):
+        return False
+    return bool(checkout.workflows())
 
 
 def _compiled(

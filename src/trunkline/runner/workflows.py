@@ -20,6 +20,7 @@ from trunkline.pipeline.workflows.contexts import About, Context, root_of
 from trunkline.pipeline.workflows.opening import contexts_of, opened
 from trunkline.pipeline.workflows.planning import joined
 from trunkline.pipeline.workflows.triggers import asks_for_changes
+from trunkline.runner.checkout import WORKFLOWS
 from trunkline.wiring import builtin
 from trunkline.wiring.places import cache_root
 
@@ -27,27 +28,6 @@ if TYPE_CHECKING:
     from trunkline.execution.work import Workshop
     from trunkline.runner.checkout import Checkout
     from trunkline.runner.local import Asked, LocalRun, Prepared
-
-
-FOLDER = ".github/workflows/"
-ENDINGS = (".yml", ".yaml")
-
-
-def are_meant(asked: "Asked", checkout: "Checkout") -> bool:
-    """Say whether the workflows of a checkout are to be run, rather than its .gitlab-ci.yml."""
-    if asked.workflow or FOLDER in asked.file:
-        return True
-    if asked.file or os.path.exists(os.path.join(checkout.root, ".gitlab-ci.yml")):
-        return False
-    return os.path.isdir(os.path.join(checkout.root, FOLDER)) and bool(_files(checkout))
-
-
-def _files(checkout: "Checkout") -> list[str]:
-    try:
-        names = sorted(os.listdir(os.path.join(checkout.root, FOLDER)))
-    except FileNotFoundError:
-        return []
-    return [FOLDER + name for name in names if name.endswith(ENDINGS)]
 
 
 def event_of(asked: "Asked", checkout: "Checkout", revision: Revision, branch: str, default_branch: str) -> Event:
@@ -121,12 +101,12 @@ def prepare(asked: "Asked", checkout: "Checkout", look: tuple[Revision, str, str
 def _wanted(asked: "Asked", checkout: "Checkout") -> list[str]:
     """Return the files that may be meant."""
     named = asked.workflow or asked.file
-    if named.endswith(ENDINGS):
-        for candidate in (named.removeprefix("./"), FOLDER + named):
+    if named.endswith((".yml", ".yaml")):
+        for candidate in (named.removeprefix("./"), WORKFLOWS + named):
             if os.path.exists(os.path.join(checkout.root, candidate)):
                 return [candidate]
-        raise ConfigError(f"there is no workflow {named}", f"there are {', '.join(map(os.path.basename, _files(checkout))) or 'none'}")
-    return _files(checkout)
+        raise ConfigError(f"there is no workflow {named}", f"there are {', '.join(map(os.path.basename, checkout.workflows())) or 'none'}")
+    return checkout.workflows()
 
 
 def _is_named(file: str, pipeline: Pipeline | None, wanted: str) -> bool:

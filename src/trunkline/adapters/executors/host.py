@@ -121,7 +121,7 @@ class HostSandbox:
         self.scripts += 1
         path = f"{os.path.dirname(self.project_dir)}/script-{self.scripts}"
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
-            f.write(f"{self.executor.limits}cd {_quoted(self.project_dir)} || exit 1\n{script}")
+            f.write(f"{self.executor.limits}cd {_quoted(self.project_dir)} || exit 1; {script}")
         try:
             owned = {OWNER: self.executor.owner} if self.executor.owner else {}
             return processes.run(

@@ -40,6 +40,7 @@ _SHELLS = {
     "pwsh": "pwsh -command \". '{0}'\"",
     "powershell": "powershell -command \". '{0}'\"",
 }
+_OWN = {"": "set -e", "bash": "set -eo pipefail"}
 _FILES = ("output", "env", "path", "state", "step_summary")
 
 
@@ -311,10 +312,12 @@ class Steps:
         if not os.path.isdir(folder):
             raise StepFailed(f"the working directory {place!r} does not exist; is a checkout step before this one?")
         said: dict[str, Any] = {}
-        command = self._command(shell, text, number)
-        code, timed_out = self.execute(
-            f"cd {_quoted(folder)} || exit 1\nexec {command}\n", self.environment(frame, env, number), title, deadline, said
-        )
+        inside = f"cd {_quoted(folder)} || exit 1; " if place else ""
+        if shell in _OWN:  # the script runs in the shell that the sandbox starts anyway, and its lines keep their numbers
+            command = f"{inside}{_OWN[shell]}; {text}\n"
+        else:
+            command = f"{inside}exec {self._command(shell, text, number)}\n"
+        code, timed_out = self.execute(command, self.environment(frame, env, number), title, deadline, said)
         about["outputs"] = {**about["outputs"], **said["outputs"]}
         self._take_channels(number, about, said["state"])
         if timed_out:
