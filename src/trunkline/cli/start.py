@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="an input of the pipeline file; numbers, true, false, lists as JSON",
     )
+    p.add_argument("--workflow", default="", metavar="FILE", help="the GitHub workflow, where several can be started by hand")
     p.add_argument("--ask", action="store_true", help="only show what can be said: prefilled variables and inputs")
     p.add_argument("--wait", action="store_true", help="wait for the end of the run")
     add_server_options(p)
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> int:
     body = {
         "ref": options.ref,
         "variables": dict(pair(text) for text in options.variable),
+        "workflow": options.workflow,
         "inputs": {name: _value(value) for name, value in (pair(text, "--input") for text in options.input)},
     }
     run = remote.ask("runs", body)
@@ -72,7 +74,7 @@ def _value(text: str) -> Any:
 
 
 def _ask(remote: Remote, options: argparse.Namespace) -> int:
-    told = remote.ask(f"questions?ref={options.ref}")
+    told = remote.ask(f"questions?ref={options.ref}&workflow={options.workflow}")
     if options.json:
         print(json.dumps(told, indent=1))
         return 0

@@ -5,7 +5,10 @@ from trunkline.kit.record import record
 
 @record
 class Schedule:
-    """When a branch or tag is run: `cron` in the time of `timezone`; `next_at` and `last_at` are epoch seconds, `last_run` a run's number."""
+    """When a branch or tag is run: `cron` in the time of `timezone`; `next_at` and `last_at` are epoch seconds, `last_run` a run's number.
+
+    `workflow` is the file whose `on: schedule` says so; it changes with that file.
+    """
 
     id: int
     project: str
@@ -19,3 +22,4 @@ class Schedule:
     last_at: float | None = None
     last_run: int | None = None
     problem: str = ""
+    workflow: str = ""

@@ -135,6 +135,8 @@ def fail(run: Run, name: str, message: str, now: float) -> tuple[Run, Facts]:
 def redundant(run: Run, newer: Run) -> tuple[str, ...]:
     """Return the jobs of a run that are to be canceled because a newer run of the same branch has begun (GitLab: auto-cancel redundant pipelines)."""
     a, b, mode = run.event, newer.event, run.auto_cancel.on_new_commit
+    if run.workflow:
+        return ()  # of GitHub workflows only `concurrency` cancels
     if (
         mode == "none"
         or run.id >= newer.id

@@ -90,6 +90,10 @@ class Transaction(Protocol):
         """Save what changed between two states of a run, and the facts, together."""
         ...
 
+    def rewrite_jobs(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> Run:
+        """Save what jobs a run has now, where that became known late: those without an id are new and get one, those that are missing are forgotten."""
+        ...
+
     def add_schedule(self, schedule: Schedule) -> Schedule:
         """Save a new schedule; return it with its id."""
         ...

@@ -299,9 +299,9 @@ class LocalRun:
         return found
 
     def _at_limit(self, job: JobRun) -> bool:
-        from trunkline.runner.workflows import at_limit
+        from trunkline.pipeline.workflows.opening import at_limit
 
-        return at_limit(self, job)
+        return at_limit(self.run, job)
 
     def replaced(self, job: JobRun, run: Run, names: tuple[str, ...]) -> None:
         """Let jobs stand in the place of one whose combinations were not known."""

@@ -172,12 +172,3 @@ def contexts(local: "LocalRun", job: JobRun) -> Context:
     asked = {name.lower() for name, _ in job.job.workflow.inputs} if job.job.workflow is not None else set()
     env = {name: text for name, text in local.prepared.event.variables if name.lower() not in asked}
     return {**found, "trunkline": {"changed": local.prepared.event.changed, "env": env}}
-
-
-def at_limit(local: "LocalRun", job: JobRun) -> bool:
-    """Say whether as many combinations of its matrix run as may."""
-    w = job.job.workflow
-    if w is None or not w.max_parallel:
-        return False
-    running = [local.run.job(name).job.workflow for name in local.cancels]
-    return sum(1 for r in running if r is not None and (r.origin, r.key, r.legs) == (w.origin, w.key, w.legs)) >= w.max_parallel

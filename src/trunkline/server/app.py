@@ -127,7 +127,10 @@ class House:
         folders = Folders(f"{data}/work", f"{data}/caches", f"{data}/environments", f"{data}/artifacts")
         os.environ.setdefault("UV_CACHE_DIR", f"{data}/uv/cache")
         os.environ.setdefault("PIP_CACHE_DIR", f"{data}/uv/pip")
-        return Workshop(executor, folders, find_uv, settings.fresh, python_version, builtin.vault())
+        shop = Workshop(executor, folders, find_uv, settings.fresh, python_version, builtin.vault())
+        shop.action, shop.read_action = builtin.native_action, builtin.read_action
+        shop.fetch_action = builtin.action_source(f"{data}/actions", settings.actions)
+        return shop
 
     def check_address(self) -> None:
         """Refuse to be reachable from other machines while nobody has set a password."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from trunkline.execution.checkout import Sources
 from trunkline.execution.work import Assignment
+from trunkline.model.errors import ConfigError
+from trunkline.model.expressions import ExpressionMistake
 from trunkline.model.pipelines import When
 from trunkline.model.runs import JobRun, Run
 from trunkline.model.variables import Variable, expand, resolve
@@ -32,6 +34,7 @@ class Assigner:
         known = self.values(run, job) if job.job.id_tokens or job.job.far_needs else {}
         variables = self._variables(run, job, self._proofs(run, job, known))
         far = self.line.downstream.inputs(run, job, known) if job.job.far_needs else ()
+        contexts = self._contexts(run, job) if job.job.workflow is not None else None
         sources = self.line.repositories.lease_tree(run.project, run.event.revision.sha, "" if run.event.is_tag else run.event.ref)
         self.leased[job.id] = (run.project, sources)
         return Assignment(
@@ -44,7 +47,15 @@ class Assigner:
             inputs=(*((name, self.line.artifact_path(run.id, ids[name])) for name in inputs), *far),
             label="the server's own runner",
             timeout=self.line.job_timeout,
+            contexts=contexts,
+            named=tuple(self.line.artifact_path(run.id, j.id) for j in run.jobs) if contexts is not None else (),
         )
+
+    def _contexts(self, run: Run, job: JobRun) -> Mapping[str, object]:
+        try:
+            return self.line.workflows.contexts(run, job, self.tokens.issue(run, job))
+        except ExpressionMistake as mistake:
+            raise ConfigError(f"what was handed to the workflow can't be read: {mistake}") from None
 
     def values(self, run: Run, job: JobRun) -> dict[str, str]:
         """Return what a job's variables resolve to."""
@@ -88,7 +99,8 @@ class Assigner:
             known["CI_JOB_MANUAL"] = "true"
         dotenv = self.line.store.read(lambda tx: tx.dotenv(run.id)) if inputs else {}
         pairs = [pair for name in inputs for pair in dotenv.get(name, ())]
-        return assignment_variables(job.job, known, pairs, proofs, (Variable(n, v) for n, v in run.event.variables))
+        given = self.line.variables.given(run, default_branch) if job.job.workflow is None else ()
+        return assignment_variables(job.job, known, pairs, (*given, *proofs), (Variable(n, v) for n, v in run.event.variables))
 
 
 def _iso(at: float) -> str:

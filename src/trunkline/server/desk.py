@@ -99,8 +99,10 @@ class Desk:
             return {**to_plain(known), "progress": known.state + (f": job {known.on_stop} was started" if known.on_stop else "")}
         return self.deliverer.stop(project, environment, user.name)
 
-    def start(self, project: str, ref: str, variables: dict[str, str], user: User, inputs: Mapping[str, Any] | None = None) -> Run:
+    def start(
+        self, project: str, ref: str, variables: dict[str, str], user: User, inputs: Mapping[str, Any] | None = None, workflow: str = ""
+    ) -> Run:
         """Start a run by hand."""
         if self.store.read(lambda tx: tx.find_project(project)) is None:
             raise NotFound(f"there is no project {project}")
-        return self.starter.start(project, ref, variables, inputs or {}, user)
+        return self.starter.start(project, ref, variables, inputs or {}, user, workflow)

@@ -23,6 +23,7 @@ from trunkline.model.pipelines import When
 from trunkline.model.runs import Fact, JobResult, JobRun, Link, Reason, Run, Status
 from trunkline.pipeline import settle
 from trunkline.pipeline.compile import Entry
+from trunkline.pipeline.workflows.opening import at_limit
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.reporting.collect import collect
 from trunkline.server.assigning import Assigner
@@ -33,6 +34,8 @@ from trunkline.server.hub import Hub
 from trunkline.server.planning import Planner
 from trunkline.server.publishing import Publisher
 from trunkline.server.repositories import Repositories
+from trunkline.server.variables import ProjectVariables
+from trunkline.server.workflows import Workflows
 from trunkline.wiring import builtin
 
 log = structlog.get_logger()
@@ -86,6 +89,7 @@ class Line:
             lambda project, ref, sha: []
         )  # told of each branch that moved; returns more runs
         self.downstream, self.environments = Downstream(self), JobEnvironments(self)
+        self.workflows, self.variables = Workflows(self), ProjectVariables(store, data)
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
         self.bridging: set[int] = set()  # active runs with jobs that start runs
@@ -124,9 +128,7 @@ class Line:
             for ref, sha in now.items():
                 if known.get(ref) != sha:
                     event = self.repositories.push_event(path, ref, known.get(ref, ZERO_SHA), sha, user)
-                    run = self.accept(project, event, ref, sha) if event is not None else None
-                    if run is not None:
-                        started.append(run)
+                    started += self.accept_all(project, event, ref, sha) if event is not None else []
                     started += self.on_moved(path, ref, sha)
             for ref in known.keys() - now.keys():
                 self.store.write(lambda tx, ref=ref: tx.set_ref(project.id, ref, None))  # type: ignore[misc]
@@ -145,20 +147,22 @@ class Line:
         user: str,
         inputs: tuple[tuple[str, str], ...] = (),
         payload: str = "",
+        workflow: str = "",
     ) -> Run:
-        """Start a run of a branch or tag by hand, by the clock or by API; raises ConfigError where there is nothing to run."""
+        """Start a run of a branch or tag by hand, by the clock or by API; raises ConfigError where there is nothing to run.
+
+        Of a project of GitHub workflows it is that of `workflow`, or of the only one that such an event starts.
+        """
         with self.lock:
             wanted = self.planner.ref(path, name)
             event = self.planner.event(path, wanted, user)
             project = self.store.read(lambda tx: tx.find_project(path))
             assert project is not None
-            run = self.accept(
-                project,
-                replace(event, kind=kind, changed=None, variables=tuple(variables.items()), payload=payload),
-                entry=Entry(inputs=inputs),
-            )
+            event = replace(event, kind=kind, changed=None, variables=tuple(variables.items()), payload=payload)
+            entry = self.planner.entry(project, event, workflow)
+            run = self.accept(project, event, entry=replace(entry, inputs=inputs))
             if run is None:
-                raise ConfigError(f"{wanted!r} of {path} has no .gitlab-ci.yml")
+                raise ConfigError(f"{wanted!r} of {path} has neither .gitlab-ci.yml nor .github/workflows")
             self.pump()
             return run
 
@@ -177,30 +181,46 @@ class Line:
 
         `also` is saved together with the run. `only_with_jobs`: where its rules leave no job, there is no run either.
         """
+        found = self.accept_all(project, event, ref, sha, entry, parent, also, only_with_jobs)
+        return found[0] if found else None
+
+    def accept_all(
+        self,
+        project: Project,
+        event: Event,
+        ref: str = "",
+        sha: str = "",
+        entry: Entry | None = None,
+        parent: Link | None = None,
+        also: Callable[[Transaction, Run], None] = lambda tx, run: None,
+        only_with_jobs: bool = False,
+    ) -> list[Run]:
+        """As `accept`; a repository with several workflows has a run of each that the event starts."""
         if not event.is_tag and not event.is_request:
             event = replace(event, open_requests=self.open_requests(project.path, event.ref))
-        draft = self.planner.draft(project, event, entry)
-        if only_with_jobs and (draft is None or (draft.run.status is Status.SKIPPED and not draft.run.jobs)):
-            return None
+        drafts = self.planner.drafts(project, event, entry)
+        drafts = [d for d in drafts if not (only_with_jobs and d.run.status is Status.SKIPPED and not d.run.jobs)]
 
-        def save(tx: Transaction) -> Run | None:
+        def save(tx: Transaction) -> list[Run]:
             if ref:
                 tx.set_ref(project.id, ref, sha)
-            if draft is None:
-                return None
-            saved = tx.add_run(project, replace(draft.run, parent=parent), (Fact("RunPlanned", 0), *draft.facts), draft.because)
-            also(tx, saved)
+            saved = []
+            for draft in drafts:
+                saved.append(tx.add_run(project, replace(draft.run, parent=parent), (Fact("RunPlanned", 0), *draft.facts), draft.because))
+                also(tx, saved[-1])
             return saved
 
-        run = self.store.write(save)
-        if run is not None and draft is not None:
+        runs = self.store.write(save) if drafts or ref else []
+        self.workflows.follow(project, event)
+        for run, draft in zip(runs, drafts, strict=True):
             self.counts["runs"] += 1
             if not run.status.is_final:
                 self._take_up(run)
             log.info("run planned", project=project.path, run=run.number, ref=event.ref, jobs=len(run.jobs), because=draft.because or None)
             self.hub.publish(f"project:{project.path}", {"run": run.number, "status": run.status.value})
             self._cancel_redundant(run)
-        return run
+            self.workflows.accepted(run)
+        return runs
 
     def _cancel_redundant(self, newer: Run) -> None:
         """Cancel what a newer run of the same branch makes superfluous."""
@@ -242,6 +262,13 @@ class Line:
                 self.downstream.told(after)
             return after
 
+    def rewrite(self, before: Run, after: Run) -> None:
+        """Save a run whose jobs, or what is known of them, came out late."""
+        saved = self.store.write(lambda tx: tx.rewrite_jobs(before, after, (), time.time()))
+        self.heights.pop(saved.id, None)
+        self.active[saved.id] = saved
+        self.hub.publish(f"run:{saved.id}", {"run": saved.number, "status": saved.status.value, "jobs": len(saved.jobs)})
+
     def _publish(self, before: Run, after: Run) -> None:
         known = {j.id: j for j in before.jobs}
         for job in after.jobs:
@@ -261,12 +288,13 @@ class Line:
                 for run_id in sorted(self.bridging - looked):
                     looked.add(run_id)
                     self._trigger(run_id, time.time())
+            opened_late = False
             for run_id in sorted(self.active):
                 if self.pool.free <= 0:
                     return
                 run = self.active.get(run_id)
-                if run is None:
-                    continue  # it has ended with the one before
+                if run is None or self.workflows.waits(run):
+                    continue  # it has ended with the one before, or its turn has not come
                 now = time.time()
                 queued = [j for j in run.jobs if j.status is Status.QUEUED and j.job.trigger is None and (j.waits_until() or 0.0) <= now]
                 if not queued:
@@ -277,8 +305,15 @@ class Line:
                 for job in queued:
                     if self.pool.free <= 0:
                         return
-                    if self.groups.may_start(run, job, self.active.values()):
+                    if not self.groups.may_start(run, job, self.active.values()) or at_limit(self.run(run_id), job):
+                        continue
+                    if job.job.workflow is None or self.workflows.open(run_id, job):
                         self._lease(run_id, job)
+                    else:
+                        opened_late = True
+
+            if opened_late:  # what was skipped, or became several jobs, has set others free
+                self.pump()
 
     def _take_up(self, run: Run) -> None:
         """Hold a run in memory while it is walked."""
@@ -358,6 +393,7 @@ class Line:
         run = self.change(run_id, lambda r: settle.settle(r, result, time.time()))
         if run.status.is_final:
             log.info("run ended", project=run.project, run=run.number, status=run.status.value)
+            self.workflows.ended(run)
             if run.status is Status.PASSED and result.status is Status.PASSED and run.parent is None:
                 self.on_green(run)
 

@@ -358,7 +358,7 @@ class Pages:
     def ask(self, request: Request) -> Response:
         """The form that starts a run, with what its pipeline asks for."""
         path = self._path(request)
-        questions = self.desk.starter.questions(path, request.query_params.get("ref", ""))
+        questions = self.desk.starter.questions(path, request.query_params.get("ref", ""), request.query_params.get("workflow", ""))
         refs = [r.split("/", 2)[2] for r in self.desk.line.repositories.refs(path)]
         return self._render(request, "start.html", path=path, q=questions, refs=refs)
 
@@ -372,7 +372,7 @@ class Pages:
             if name and not (separator and name.isidentifier()):
                 raise ConfigError(f"{line.strip()!r} is not NAME=VALUE")
             variables |= {name: value} if name else {}
-        run = self.desk.start(self._path(request), fields.get("ref", ""), variables, user, inputs)
+        run = self.desk.start(self._path(request), fields.get("ref", ""), variables, user, inputs, fields.get("workflow", ""))
         return RedirectResponse(f"/{run.project}/runs/{run.number}", 303)
 
     # what jobs publish
@@ -491,6 +491,7 @@ class Pages:
             skipped=skipped,
             size_=traces.size_of(path),
             why=explain(run.decisions, run, job.name),
+            notes=traces.notes(path),
             files=self.desk.artifacts(job.id)[:6],
             siblings=run.jobs,
         )

@@ -61,7 +61,9 @@ class Schedules:
     def _start(self, schedule: Schedule, now: float) -> Schedule:
         after = replace(schedule, next_at=next_time(schedule.cron, schedule.timezone, now), last_at=now, problem="")
         try:
-            run = self.line.start(schedule.project, schedule.ref, EventKind.SCHEDULE, dict(schedule.variables), schedule.by)
+            run = self.line.start(
+                schedule.project, schedule.ref, EventKind.SCHEDULE, dict(schedule.variables), schedule.by, workflow=schedule.workflow
+            )
         except TrunklineError as problem:
             log.warning("a schedule could not start its run", project=schedule.project, schedule=schedule.id, problem=problem.message)
             return replace(after, problem=problem.message)

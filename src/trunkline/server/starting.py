@@ -9,14 +9,14 @@ from trunkline.kit.gitfiles import Revisions
 from trunkline.kit.ids import token
 from trunkline.kit.record import record, replace
 from trunkline.model.errors import ConfigError, Refused
-from trunkline.model.events import EventKind
+from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import Prefilled
 from trunkline.model.runs import Run
 from trunkline.model.triggers import TriggerToken
 from trunkline.pipeline.compile import Entry, compile_pipeline
 from trunkline.pipeline.variables import event_variables
 from trunkline.ports.dialect import AskedInput
-from trunkline.ports.store import Store, User
+from trunkline.ports.store import Project, Store, User
 from trunkline.server.auth import hashed
 from trunkline.server.line import Line
 from trunkline.wiring import builtin
@@ -26,12 +26,14 @@ PREFIX = "glptt-"  # GitLab's prefix of pipeline trigger tokens
 
 @record
 class Questions:
-    """What whoever starts a run of a ref is asked; `problem` is why its pipeline can't be read, or ""."""
+    """What whoever starts a run of a ref is asked; `problem` is why its pipeline can't be read, or "". `workflows` are those to choose from."""
 
     ref: str
     variables: tuple[Prefilled, ...] = ()
     inputs: tuple[AskedInput, ...] = ()
     problem: str = ""
+    workflow: str = ""
+    workflows: tuple[str, ...] = ()
 
 
 class Starter:
@@ -40,13 +42,15 @@ class Starter:
     def __init__(self, store: Store, line: Line) -> None:
         self.store, self.line = store, line
 
-    def questions(self, project: str, name: str) -> Questions:
-        """Return what is asked for at the start of a run of a branch or tag; raises ConfigError."""
+    def questions(self, project: str, name: str, workflow: str = "") -> Questions:
+        """Return what is asked for at the start of a run of a branch or tag, of a workflow where it has several; raises ConfigError."""
         ref = self.line.planner.ref(project, name)
         event = self.line.planner.event(project, ref, "")
         known = self.store.read(lambda tx: tx.find_project(project))
         assert known is not None
         files = Revisions(self.line.repositories.git_dir(project), event.revision.sha)
+        if self.line.planner.workflows(known, event):
+            return self._workflow_questions(known, ref, replace(event, kind=EventKind.MANUAL), workflow)
         dialect = builtin.dialect("gitlab")
         text = files.read(dialect.entry)
         if text is None:
@@ -59,10 +63,19 @@ class Starter:
             return Questions(ref, inputs=asked, problem=compiled.errors[0].message)
         return Questions(ref, compiled.pipeline.prefilled, asked)
 
-    def start(self, project: str, ref: str, variables: Mapping[str, str], inputs: Mapping[str, Any], user: User) -> Run:
+    def _workflow_questions(self, project: Project, ref: str, event: Event, workflow: str) -> Questions:
+        planner = self.line.planner
+        startable = tuple(path for path in planner.workflows(project, event) if planner.starts(project, event, path))
+        if not startable:
+            return Questions(ref, problem="no workflow says on: workflow_dispatch")
+        chosen = planner.entry(project, event, workflow).path if workflow else startable[0]
+        text = Revisions(self.line.repositories.git_dir(project.path), event.revision.sha).read(chosen) or ""
+        return Questions(ref, (), builtin.dialect("github").inputs(chosen, text), workflow=chosen, workflows=startable)
+
+    def start(self, project: str, ref: str, variables: Mapping[str, str], inputs: Mapping[str, Any], user: User, workflow: str = "") -> Run:
         """Start a run by hand, or from a job; raises ConfigError."""
         kind = EventKind.UPSTREAM if user.job else EventKind.MANUAL
-        return self.line.start(project, ref, kind, variables, user.name, _as_json(inputs))
+        return self.line.start(project, ref, kind, variables, user.name, _as_json(inputs), workflow=workflow)
 
     # trigger tokens
 

@@ -1,10 +1,13 @@
 """Reads logs for people: pieces by byte range, colours as HTML, sections, search, the first error. Never a whole log in memory."""
 
+import json
 import mmap
 import os
 import re
 from html import escape
 from typing import Any
+
+from markupsafe import Markup
 
 from trunkline.execution.trace import ENTRY
 
@@ -152,3 +155,18 @@ def _after(classes: list[str], codes: str) -> list[str]:
         elif code in (22, 23, 24):
             now = [c for c in now if c not in ({22: ("bold", "dim"), 23: ("italic",), 24: ("under",)}[code])]
     return list(dict.fromkeys(now))
+
+
+def notes(path: str) -> dict[str, Any]:
+    """Return what a job left beside its log: annotations, and the summary as HTML (of its Markdown, in which HTML does not count)."""
+    try:
+        with open(path + ".notes", encoding="utf-8") as f:
+            told = json.load(f)
+    except (OSError, ValueError):
+        return {"annotations": [], "summary": ""}
+    summary = ""
+    if told.get("summary"):
+        from markdown_it import MarkdownIt
+
+        summary = Markup(MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).render(told["summary"]))  # noqa: S704 - without HTML
+    return {"annotations": told.get("annotations", []), "summary": summary}

@@ -16,6 +16,7 @@ class Settings:
 
     `job_memory` and `job_file_size` hold for each process of a job, `job_processes` for all of the server's user (root is not bound by it).
     `include_hosts`: hosts with private addresses from which pipeline files may be included, with commas between.
+    `actions`: where actions of other repositories are fetched from, a folder of mirrors or the address of a forge (default: GitHub).
     `required_approvals`: how many people must approve a change request before it can be merged.
     """
 
@@ -34,6 +35,7 @@ class Settings:
     include_hosts: str = ""
     job_processes: int = 0
     required_approvals: int = 0
+    actions: str = ""
 
     @property
     def base_url(self) -> str:
@@ -44,7 +46,7 @@ class Settings:
 _TYPES: dict[str, type] = {
     "data": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
     "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int, "include_hosts": str,
-    "required_approvals": int,
+    "required_approvals": int, "actions": str,
 }  # fmt: skip
 
 

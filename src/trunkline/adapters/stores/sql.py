@@ -110,6 +110,9 @@ class SqlTransaction:
             "variables": run.variables,
             "auto_cancel": run.auto_cancel,
             "parent": run.parent,
+            "workflow": run.workflow,
+            "concurrency": run.concurrency,
+            "cancels_in_progress": run.cancels_in_progress,
         }
         done = self.c.execute(
             _ADD_RUN,
@@ -162,6 +165,9 @@ class SqlTransaction:
             finished_at=row["finished_at"],
             auto_cancel=from_plain(AutoCancel, plan.get("auto_cancel") or {}),
             parent=from_plain(Link, plan["parent"]) if plan.get("parent") else None,
+            workflow=plan.get("workflow", ""),
+            concurrency=plan.get("concurrency", ""),
+            cancels_in_progress=plan.get("cancels_in_progress", False),
         )
 
     def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:
@@ -180,6 +186,27 @@ class SqlTransaction:
         if (before.status, before.finished_at) != (after.status, after.finished_at):
             self.c.execute(_UPDATE_RUN, {"which": after.id, "status": after.status.value, "finished_at": after.finished_at})
         self._add_facts(after.id, facts, now)
+
+    def rewrite_jobs(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> Run:
+        known = {job.id: job for job in before.jobs}
+        kept = {job.id for job in after.jobs}
+        gone = [job.id for job in before.jobs if job.id not in kept]
+        if gone:
+            self.c.execute(delete(t.jobs).where(t.jobs.c.id.in_(gone)))
+        top = self.c.execute(select(func.max(t.jobs.c.id))).scalar_one() or 0
+        jobs, rows = [], []
+        for job in after.jobs:
+            if not job.id:
+                top += 1
+                job = replace(job, id=top)
+                rows.append({"id": top, "run_id": after.id, **_job_columns(job), "definition": _definition(job)})
+            elif known[job.id] is not job:
+                self.c.execute(_UPDATE_JOB, {"which": job.id, **_job_columns(job), "definition": _definition(job)})
+            jobs.append(job)
+        if rows:
+            self.c.execute(_ADD_JOB, rows)
+        self._add_facts(after.id, facts, now)
+        return replace(after, jobs=tuple(jobs))
 
     def _add_facts(self, run: int, facts: Iterable[Fact], now: float) -> None:
         rows = [{"run_id": run, "kind": f.kind, "job": f.job, "detail": dict(f.detail), "at": now} for f in facts]

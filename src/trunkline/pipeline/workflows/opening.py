@@ -7,7 +7,7 @@ from trunkline.model import expressions, templates
 from trunkline.model.errors import ConfigError
 from trunkline.model.expressions import ExpressionMistake, to_text
 from trunkline.model.pipelines import AllowFailure, EnvironmentSpec
-from trunkline.model.runs import JobRun, Run
+from trunkline.model.runs import JobRun, Run, Status
 from trunkline.model.workflows import WorkflowJob
 from trunkline.pipeline.workflows import contexts as c
 from trunkline.pipeline.workflows.contexts import Context, Outputs
@@ -37,7 +37,7 @@ def opened(run: Run, job: JobRun, outputs: Outputs, root: Context) -> Opened:
                 return Opened(run, skipped=refused)
             known = {call.key: scopes[i].contexts["needs"] for i, call in enumerate(w.calls)}
             legs = expanded(job.job, root, {**known, "": scopes[-1].contexts["needs"]})  # type: ignore[dict-item]
-            made = unique([replace(job, job=leg) for leg in legs], {j.name for j in run.jobs if j.name != job.name})
+            made = unique([replace(job, id=0, job=leg) for leg in legs], {j.name for j in run.jobs if j.name != job.name})
             jobs: list[JobRun] = []
             for other in run.jobs:
                 jobs += made if other.name == job.name else [other]
@@ -119,3 +119,12 @@ def _settled(run: Run, job: JobRun, outputs: Outputs, root: Context) -> JobRun:
     if decided.image is not None and not decided.image.name:
         decided = replace(decided, image=None)
     return replace(job, job=decided, allow_failure=AllowFailure(always=allowed))
+
+
+def at_limit(run: Run, job: JobRun) -> bool:
+    """Say whether as many combinations of a job's matrix run as may (max-parallel)."""
+    w = job.job.workflow
+    if w is None or not w.max_parallel:
+        return False
+    running = (j.job.workflow for j in run.jobs if j.status is Status.RUNNING)
+    return sum(1 for r in running if r is not None and (r.origin, r.key, r.legs) == (w.origin, w.key, w.legs)) >= w.max_parallel

@@ -15,7 +15,7 @@ NAMES: dict[EventKind, tuple[str, ...]] = {
     EventKind.SCHEDULE: ("schedule",),
     EventKind.API: ("workflow_dispatch", "repository_dispatch"),
     EventKind.TRIGGER: ("repository_dispatch", "workflow_dispatch"),
-    EventKind.CHANGE_REQUEST: ("pull_request", "pull_request_target"),
+    EventKind.CHANGE_REQUEST: ("pull_request",),
 }
 # The activities that start a workflow that names none.
 USUAL = {

@@ -10,7 +10,18 @@ from trunkline.model.errors import Refused
 from trunkline.model.pipelines import AssetLink
 from trunkline.model.publications import TagRelease
 from trunkline.ports.store import User
-from trunkline.server.api.shapes import Merge, Mode, NewRelease, NewRequest, NewSchedule, NewTrigger, request_out, row_out, schedule_out
+from trunkline.server.api.shapes import (
+    Merge,
+    Mode,
+    NewRelease,
+    NewRequest,
+    NewSchedule,
+    NewTrigger,
+    NewVariable,
+    request_out,
+    row_out,
+    schedule_out,
+)
 from trunkline.server.desk import Desk
 
 
@@ -33,6 +44,23 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
         """Choose in which order the jobs of a resource group run."""
         made = desk.line.groups.set_mode(path, name, body.process_mode)
         return {"name": made.name, "process_mode": made.mode}
+
+    @api.get("/projects/{path:path}/variables", tags=["variables"])
+    def variables(path: str) -> dict[str, Any]:
+        """Return a project's CI/CD variables, without their values."""
+        return {"variables": [{n: v for n, v in to_plain(one).items() if n != "sealed"} for one in desk.line.variables.of(path)]}
+
+    @api.put("/projects/{path:path}/variables/{name}", tags=["variables"])
+    def set_variable(path: str, name: str, body: NewVariable, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Set a CI/CD variable."""
+        made = desk.line.variables.set(path, name, body.value, user.name, body.is_secret, body.is_protected, body.is_file)
+        return {n: v for n, v in to_plain(made).items() if n != "sealed"}
+
+    @api.delete("/projects/{path:path}/variables/{name}", tags=["variables"])
+    def remove_variable(path: str, name: str) -> dict[str, Any]:
+        """Remove a CI/CD variable."""
+        desk.line.variables.remove(path, name)
+        return {"removed": name}
 
     @api.get("/projects/{path:path}/triggers", tags=["triggers"])
     def triggers(path: str) -> dict[str, Any]:

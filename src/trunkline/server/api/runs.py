@@ -40,15 +40,22 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
     @api.post("/projects/{path:path}/runs", status_code=201, tags=["runs"])
     def start(path: str, body: Start, user: User = Depends(caller)) -> RunOut:  # noqa: B008 - how FastAPI asks for it
         """Start a run by hand."""
-        return run_out(desk.start(path, body.ref, body.variables, user, body.inputs))
+        return run_out(desk.start(path, body.ref, body.variables, user, body.inputs, body.workflow))
 
     @api.get("/projects/{path:path}/questions", tags=["runs"])
-    def questions(path: str, ref: str = "") -> dict[str, Any]:
-        """Return what can be said at the start of a run: prefilled variables, inputs."""
-        q = desk.starter.questions(path, ref)
+    def questions(path: str, ref: str = "", workflow: str = "") -> dict[str, Any]:
+        """Return what can be said at the start of a run: prefilled variables, inputs, which workflow."""
+        q = desk.starter.questions(path, ref, workflow)
         variables = [{n: getattr(v, n) for n in ("name", "value", "description", "options")} for v in q.variables]
         names = ("name", "kind", "description", "default", "has_default", "options")
-        return {"ref": q.ref, "variables": variables, "inputs": [{n: getattr(i, n) for n in names} for i in q.inputs], "problem": q.problem}
+        return {
+            "ref": q.ref,
+            "variables": variables,
+            "inputs": [{n: getattr(i, n) for n in names} for i in q.inputs],
+            "problem": q.problem,
+            "workflow": q.workflow,
+            "workflows": q.workflows,
+        }
 
     @api.post("/runs/{run_id}/{action}", tags=["runs"])
     def act_on_run(run_id: int, action: Literal["cancel", "retry"]) -> RunOut:

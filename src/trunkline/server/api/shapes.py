@@ -35,6 +35,8 @@ class RunOut(BaseModel):
     finished_at: float | None
     because: str = ""
     parent: dict[str, Any] | None = None
+    name: str = ""
+    workflow: str = Field("", description="the file, where a project has several pipelines")
 
 
 class JobOut(BaseModel):
@@ -71,13 +73,23 @@ class Start(BaseModel):
 
     ref: str = Field("", description="branch or tag; empty: the default branch")
     variables: dict[str, str] = {}
-    inputs: dict[str, Any] = Field({}, description="of the pipeline file (spec:inputs)")
+    inputs: dict[str, Any] = Field({}, description="of the pipeline file (spec:inputs, on.workflow_dispatch.inputs)")
+    workflow: str = Field("", description="the GitHub workflow, where the project has several that can be started by hand")
 
 
 class Mode(BaseModel):
     """How a resource group chooses."""
 
     process_mode: str = Field(description="unordered, oldest_first, newest_first or newest_ready_first")
+
+
+class NewVariable(BaseModel):
+    """A CI/CD variable to be set."""
+
+    value: str
+    is_secret: bool = Field(False, description="masked in logs, and given to no run of a stranger's change")
+    is_protected: bool = Field(False, description="only for runs of the default branch and of tags")
+    is_file: bool = Field(False, description="jobs get the path of a file that holds it")
 
 
 class NewTrigger(BaseModel):
@@ -154,7 +166,7 @@ def run_out(run: Run) -> RunOut:
     return RunOut(
         id=run.id, project=run.project, number=run.number, status=run.status.value, ref=run.event.ref, is_tag=run.event.is_tag, sha=r.sha, title=r.title,
         author=r.author_name, source=run.event.kind.value, created_at=run.created_at, finished_at=run.finished_at,
-        parent=to_plain(run.parent),
+        parent=to_plain(run.parent), name=run.name, workflow=run.workflow,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from trunkline.adapters.dialects.github import calls, lowering, workflow
 from trunkline.adapters.dialects.github.lowering import Document, Lowerer
 from trunkline.model.diagnostics import Diagnostic, Severity
-from trunkline.model.pipelines import Pipeline, Prefilled
+from trunkline.model.pipelines import Pipeline
 from trunkline.ports.dialect import AskedInput, Included, Source, Want
 from trunkline.reading import Mistakes, node_at
 
@@ -79,7 +79,6 @@ class GithubDialect:
             return None, found
         jobs = Lowerer(called).jobs(tree.source.file, document)
         started = lowering.started_by(document.root)
-        asked = next((s.inputs for s in started if s.event == "workflow_dispatch"), ())
         m = Mistakes()
         for job in jobs:
             for step in job.workflow.steps if job.workflow is not None else ():
@@ -92,18 +91,12 @@ class GithubDialect:
                 jobs=tuple(jobs),
                 name=document.read.name or tree.source.file,
                 files=tuple(dict.fromkeys(files)),
-                prefilled=tuple(Prefilled(a.name, _shown(a.default), a.description, a.options) for a in asked),
                 started_by=started,
                 concurrency=lowering.concurrency(document.root),
                 run_name=lowering.run_name(document.root),
             ),
             (*found, *m.found),
         )
-
-
-def _shown(default: str) -> str:
-    value = json.loads(default) if default else ""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _collect(tree: Included, called: dict[tuple[str, str], Document], texts: dict[str, str], files: list[str]) -> None:

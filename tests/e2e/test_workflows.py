@@ -1,0 +1,215 @@
+"""GitHub workflows on a server: pushed, started by hand, by the clock and by one another; what their jobs tell each other; who gets secrets."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import git
+from tests.e2e.conftest import Server
+
+CI = """
+name: CI
+on:
+  push: {branches: [main]}
+  pull_request:
+jobs:
+  plan:
+    runs-on: ubuntu-latest
+    outputs:
+      legs: ${{ steps.make.outputs.legs }}
+      leaked: ${{ steps.make.outputs.leaked }}
+    steps:
+      - uses: actions/checkout@v4
+      - id: make
+        env: {TOKEN: "${{ secrets.TOKEN }}"}
+        run: |
+          echo 'legs=["one","two"]' >> "$GITHUB_OUTPUT"
+          echo "leaked=$TOKEN" >> "$GITHUB_OUTPUT"
+          echo "token is $TOKEN"
+          echo "## Planned **two**" >> "$GITHUB_STEP_SUMMARY"
+          echo "::warning file=a.txt,line=1::look here"
+          cat a.txt
+      - run: mkdir out && echo built > out/file.txt
+      - uses: actions/upload-artifact@v4
+        with: {name: built, path: out}
+  test:
+    needs: plan
+    runs-on: ubuntu-latest
+    strategy:
+      matrix: {leg: "${{ fromJSON(needs.plan.outputs.legs) }}"}
+    steps:
+      - uses: actions/download-artifact@v4
+        with: {name: built, path: got}
+      - run: test ! -e a.txt && cat got/file.txt && echo "leg ${{ matrix.leg }} of ${{ github.repository }} leaked=[${{ needs.plan.outputs.leaked }}]"
+  never:
+    needs: test
+    if: failure()
+    runs-on: ubuntu-latest
+    steps: [{run: exit 1}]
+  done:
+    needs: [test, never]
+    if: always()
+    runs-on: ubuntu-latest
+    steps: [{run: 'echo "${{ needs.test.result }} ${{ needs.never.result }} ${{ github.event_name }} ${{ github.base_ref }}"'}]
+"""
+DOCS = "name: Docs\non: {push: {paths: ['docs/**']}}\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"
+RELEASE = """
+name: Release
+on:
+  workflow_dispatch:
+    inputs:
+      level: {type: choice, options: [patch, minor], default: patch}
+      dry: {type: boolean, default: false}
+      what: {required: true}
+jobs:
+  go:
+    runs-on: ubuntu-latest
+    steps: [{run: 'echo "${{ inputs.level }} ${{ inputs.dry == true }} ${{ inputs.what }} ${{ vars.PLACE }}"'}]
+"""
+
+
+def _repository(folder: Path, **workflows: str) -> Path:
+    (folder / ".github/workflows").mkdir(parents=True)
+    (folder / "a.txt").write_text("a file\n")
+    for name, text in workflows.items():
+        (folder / f".github/workflows/{name}.yml").write_text(text)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "A first commit")
+    return folder
+
+
+def _log(server: Server, run: dict[str, Any], job: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", server.trace(run["jobs"][job]["id"]))
+
+
+def _until(server: Server, wanted: int) -> None:
+    for _ in range(200):
+        if len(server.runs()) >= wanted and all(r["status"] in ("passed", "failed", "canceled", "skipped") for r in server.runs()):
+            return
+        time.sleep(0.1)
+    raise AssertionError(server.runs())
+
+
+def test_a_push_runs_the_workflows_that_it_starts(server: Server, tmp_path: Path) -> None:
+    folder = _repository(tmp_path / "p", nothing=DOCS)
+    server.push(folder)
+    first = server.until_ended(1)
+    assert set(first["jobs"]) == {"a"}  # a new branch: everything counts as changed
+
+    told = {"value": "s3cret-value", "is_secret": True}
+    assert server.request("PUT", "/api/v1/projects/team/project/variables/TOKEN", told)[0] == 200
+    (folder / ".github/workflows/ci.yml").write_text(CI)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "more")
+    server.push(folder)
+    run = server.until_ended(2)
+
+    assert run["status"] == "passed", {n: (j["status"], j["message"]) for n, j in run["jobs"].items()}
+    assert {name: job["status"] for name, job in run["jobs"].items()} == {
+        "plan": "passed", "test (one)": "passed", "test (two)": "passed", "never": "skipped", "done": "passed"}  # fmt: skip
+    plan = _log(server, run, "plan")
+    assert "token is [MASKED]" in plan
+    assert "s3cret-value" not in plan
+    assert "the output leaked is dropped" in plan
+    leg = _log(server, run, "test (two)")
+    assert "built" in leg
+    assert "leg two of team/project leaked=[]" in leg
+    assert "success skipped push" in _log(server, run, "done")
+    assert len(server.runs()) == 2  # the docs have not changed
+    page = server.request("GET", f"/jobs/{run['jobs']['plan']['id']}")[1].decode()
+    assert "look here" in page
+    assert "Planned <strong>two</strong>" in page
+
+
+def test_a_change_request_runs_pull_request(server: Server, tmp_path: Path) -> None:
+    folder = _repository(
+        tmp_path / "p", ci=CI, target=CI.replace("name: CI", "name: Target").replace("pull_request:", "pull_request_target:")
+    )
+    server.push(folder)
+    _until(server, 2)
+    git(folder, "switch", "--quiet", "--create", "feature")
+    (folder / "a.txt").write_text("changed\n")
+    git(folder, "commit", "--quiet", "--all", "--message", "change")
+    server.push(folder, ref="feature")
+    status, _, _ = server.request("POST", "/api/v1/projects/team/project/requests", {"source": "feature", "target": "main"})
+    assert status == 201
+    _until(server, 4)
+
+    runs = [server.until_ended(r["id"]) for r in server.runs()[:2]]
+
+    logs = {run["name"]: (_log(server, run, "done"), _log(server, run, "plan")) for run in runs}
+    assert "success skipped pull_request main" in logs["CI"][0]
+    assert "changed" in logs["CI"][1]
+    assert "success skipped pull_request_target main" in logs["Target"][0]
+    assert "a file" in logs["Target"][1]  # the target's own files, not those of the change
+
+
+def test_a_person_starts_a_workflow_with_inputs(server: Server, tmp_path: Path) -> None:
+    server.push(_repository(tmp_path / "p", release=RELEASE, docs=DOCS))
+    server.until_ended(1)
+    assert server.request("PUT", "/api/v1/projects/team/project/variables/PLACE", {"value": "here"})[0] == 200
+    asked = server.get("/api/v1/projects/team/project/questions")
+    assert [i["name"] for i in asked["inputs"]] == ["level", "dry", "what"]
+    page = server.request("GET", "/team/project/start")[1].decode()
+
+    status, body, _ = server.request("POST", "/api/v1/projects/team/project/runs", {"inputs": {"what": "it", "dry": True}})
+    run = server.until_ended(json.loads(body)["id"])
+
+    assert (status, run["status"]) == (201, "passed"), run
+    assert "patch true it here" in _log(server, run, "go")
+    _, body, _ = server.request("POST", "/api/v1/projects/team/project/runs", {"inputs": {"what": "it", "level": "huge"}})
+    failed = server.until_ended(json.loads(body)["id"])
+    assert failed["status"] == "failed"
+    assert "level" in page
+    assert "can&#39;t be &#39;huge&#39;" in server.request("GET", f"/team/project/runs/{failed['number']}")[1].decode()
+
+
+def test_workflows_start_one_another_and_by_the_clock(server: Server, tmp_path: Path) -> None:
+    after = """
+name: After
+on:
+  workflow_run: {workflows: [First], types: [completed]}
+jobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'echo "${{ github.event.workflow_run.conclusion }} of ${{ github.event.workflow_run.name }}"'}]}}
+"""
+    first = "name: First\non: {push: , schedule: [{cron: '30 2 * * *'}]}\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: exit 1}]}}\n"
+    folder = _repository(tmp_path / "p", first=first, after=after)
+    server.push(folder)
+    _until(server, 2)
+
+    run = server.until_ended(2)
+    assert run["name"] == "After"
+    assert "failure of First" in _log(server, run, "a")
+    (schedule,) = server.get("/api/v1/projects/team/project/schedules")["schedules"]
+    assert (schedule["cron"], schedule["workflow"]) == ("30 2 * * *", ".github/workflows/first.yml")
+    (folder / ".github/workflows/first.yml").write_text(first.replace("'30 2 * * *'", "'1 1 * * *'"))
+    git(folder, "commit", "--quiet", "--all", "--message", "later")
+    server.push(folder)
+    assert [s["cron"] for s in server.get("/api/v1/projects/team/project/schedules")["schedules"]] == ["1 1 * * *"]
+
+
+def test_one_run_of_a_concurrency_group_at_a_time(server: Server, tmp_path: Path) -> None:
+    one = """
+name: One
+on: push
+concurrency: {group: "g-${{ github.ref }}", cancel-in-progress: CANCEL}
+jobs: {a: {runs-on: ubuntu-latest, steps: [{run: sleep 3}]}}
+"""
+    folder = _repository(tmp_path / "p", one=one.replace("CANCEL", "false"))
+    server.push(folder)
+    for message in ("two", "three"):
+        git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
+        server.push(folder)
+    states = [server.until_ended(number) for number in (1, 2, 3)]
+    assert [s["status"] for s in states] == ["passed", "canceled", "passed"]  # one runs, one waits: the newest
+    assert states[2]["jobs"]["a"]["started_at"] >= states[0]["finished_at"]
+
+    (folder / ".github/workflows/one.yml").write_text(one.replace("CANCEL", "true"))
+    git(folder, "commit", "--quiet", "--all", "--message", "four")
+    server.push(folder)
+    time.sleep(1)
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "five")
+    server.push(folder)
+    assert [server.until_ended(number)["status"] for number in (4, 5)] == ["canceled", "passed"]
