@@ -23,6 +23,7 @@ COMMANDS = {
     "stop": ("trunkline.cli.deploy", "stop an environment"),
     "env": ("trunkline.cli.deploy", "show what serves where"),
     "start": ("trunkline.cli.start", "start a run on the server"),
+    "actions": ("trunkline.cli.actions", "which commits the actions of workflows are pinned to"),
     "variable": ("trunkline.cli.variable", "CI/CD variables and secrets of a project"),
     "trigger": ("trunkline.cli.trigger", "tokens with which other programs start runs"),
     "request": ("trunkline.cli.request", "propose a branch for another; approve and merge"),

@@ -96,7 +96,7 @@ class Assignment:
     named: tuple[str, ...] = ()
 
 
-def _no_actions(name: str, ref: str) -> str:
+def _no_actions(name: str, ref: str, pinned: str) -> str:
     raise ConfigError(f"this runner fetches no actions: {name}@{ref}")
 
 
@@ -117,7 +117,7 @@ class Workshop:
     python_of: Callable[[str], str | None] = lambda image: None
     vault: Vault | None = None
     action: Callable[[str], NativeAction | None] = lambda name: None
-    fetch_action: Callable[[str, str], str] = _no_actions
+    fetch_action: Callable[[str, str, str], str] = _no_actions
     read_action: Callable[[str, str], ActionMetadata] = _no_metadata
     interpreters: dict[str, interpreters.Interpreter] = field(default_factory=dict)
 

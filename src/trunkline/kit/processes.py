@@ -17,6 +17,7 @@ CHUNK = 1 << 18
 
 _PR_SET_CHILD_SUBREAPER = 36
 _adopting = False
+_early: set[str] = set()
 
 
 @record
@@ -89,6 +90,8 @@ def run(
     it may go on there until `sweep` is called for the mark.
     """
     mark = lingering or new_mark()
+    if lingering and not _adopting:
+        _early.add(mark)  # what it leaves behind may be orphaned before anybody adopts
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         pid = spawn(argv, {**env, MARK: mark}, writing)
@@ -108,6 +111,9 @@ def new_mark() -> str:
 
 def sweep(mark: str) -> None:
     """Kill what programs with this mark have left in the background."""
+    if mark in _early:
+        _early.discard(mark)
+        kill_everywhere(MARK, mark)
     for _ in range(50):
         found = [p for p in _children() if _is_marked(p, mark)]
         if not found:

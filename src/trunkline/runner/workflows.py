@@ -79,7 +79,7 @@ def prepare(asked: "Asked", checkout: "Checkout", look: tuple[Revision, str, str
         event = replace(event, changed=asked.changed)
     elif any(asks_for_changes(p.started_by or ()) for _, p in pipelines) and not event.is_tag:
         event = replace(event, changed=checkout.changed(default_branch, event.ref))
-    because = "there is no workflow in .github/workflows"
+    refused: list[str] = []
     runs: list[Run] = []
     decisions: list[Decision] = []
     wrong: list[Diagnostic] = []
@@ -87,10 +87,15 @@ def prepare(asked: "Asked", checkout: "Checkout", look: tuple[Revision, str, str
         planned = plan(pipeline, event, predefined, checkout.paths, project)
         decisions += planned.decisions
         wrong += planned.diagnostics
-        because = f"{pipeline.name}: {planned.because}" if planned.run is None else because
+        refused += [f"{pipeline.name}: {planned.because}"] if planned.run is None else []
         runs += [planned.run] if planned.run is not None else []
     run = None if wrong or not runs else runs[0] if len(runs) == 1 else joined(runs)
-    whole = Planned(run, tuple(run.decisions if run is not None else decisions), tuple(wrong), "" if run is not None else because)
+    whole = Planned(
+        run,
+        tuple(run.decisions if run is not None else decisions),
+        tuple(wrong),
+        "" if run is not None else "; ".join(refused) or "there is no workflow in .github/workflows",
+    )
     pipeline = (
         pipelines[0][1] if len(pipelines) == 1 else Pipeline("github", ("jobs",), (), files=tuple(f for _, p in pipelines for f in p.files))
     )

@@ -1,7 +1,7 @@
 """What is built in, by name. A new variant is one file in its room and one line here; the modules load when they are asked for."""
 
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 from trunkline.model.actions import ActionMetadata
@@ -74,11 +74,47 @@ def native_action(name: str) -> NativeAction | None:
     return cast(NativeAction, getattr(importlib.import_module(f"trunkline.adapters.actions.{module}"), thing))
 
 
-def action_source(cache: str, mirror: str) -> Callable[[str, str], str]:
+def action_source(cache: str, mirror: str) -> Callable[[str, str, str], str]:
     """Return what fetches actions: out of the folder `mirror`, or from the forge."""
     from trunkline.adapters.far_files.actions import ActionSource
 
     return ActionSource(cache, mirror).fetch
+
+
+def action_commits(cache: str, mirror: str) -> Callable[[str, str], str]:
+    """Return what tells the commit of an action's tag or branch now."""
+    from trunkline.adapters.far_files.actions import ActionSource
+
+    return ActionSource(cache, mirror).commit
+
+
+def used_actions(workflows: Mapping[str, str], find: Callable[[str], str | None]) -> list[str]:
+    """Return the actions of other repositories (`owner/name@ref`) that workflows, and the local actions that they use, name."""
+    from trunkline.adapters.dialects.github import action, workflow
+
+    found: dict[str, None] = {}
+    waiting = [
+        step.uses
+        for file, text in workflows.items()
+        for read in (workflow.read(file, text)[0],)
+        if read
+        for j in read.jobs
+        for step in j.steps
+    ]
+    seen = set()
+    while waiting:
+        uses = waiting.pop(0)
+        if uses in seen or not uses or uses.startswith("docker://"):
+            continue
+        seen.add(uses)
+        if not uses.startswith("./"):
+            found[uses] = None
+            continue
+        folder = uses[2:].rstrip("/")
+        for name in (f"{folder}/action.yml", f"{folder}/action.yaml"):
+            read_one = action.read(name, find(name) or "", is_strict=False)[0] if find(name) is not None else None
+            waiting += [step.uses for step in read_one.steps] if read_one is not None else []
+    return sorted(found)
 
 
 def read_action(file: str, text: str) -> ActionMetadata:

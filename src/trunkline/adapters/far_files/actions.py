@@ -17,9 +17,8 @@ _SHA = re.compile(r"[0-9a-f]{40}")
 class ActionSource:
     """Fetches actions. `mirror` is a folder or the address of a forge; "" is GitHub."""
 
-    def __init__(self, cache: str, mirror: str = "", locked: dict[str, str] | None = None) -> None:
-        """`locked` says which commit an action at a ref was when it was pinned (`owner/name@ref`)."""
-        self.cache, self.mirror, self.locked = cache, mirror or FORGE, locked or {}
+    def __init__(self, cache: str, mirror: str = "") -> None:
+        self.cache, self.mirror = cache, mirror or FORGE
 
     def url(self, name: str) -> str:
         """Return where a repository lies."""
@@ -60,10 +59,14 @@ class ActionSource:
             f.write(found)
         return found
 
-    def fetch(self, name: str, ref: str) -> str:
-        """Return the folder with the files of an action; one that was pinned and is another commit now is refused."""
-        pinned = self.locked.get(f"{name.lower()}@{ref}", "")
-        commit = self.commit(name, ref) if not pinned or not os.path.isdir(self._folder(name, pinned)) else pinned
+    def fetch(self, name: str, ref: str, pinned: str = "") -> str:
+        """Return the folder with the files of an action; one that was pinned to a commit and is another now is refused."""
+        try:
+            commit = self.commit(name, ref)
+        except OutsideError:
+            if not pinned or not os.path.isdir(self._folder(name, pinned)):
+                raise
+            commit = pinned  # nobody can say whether the tag has moved, and what it was is here
         if pinned and commit != pinned:
             raise ConfigError(
                 f"{name}@{ref} is commit {commit[:12]} now, but was {pinned[:12]} when it was pinned",

@@ -20,6 +20,7 @@ from trunkline.execution.workflow.pythons import Pythons
 from trunkline.execution.workflow.speech import AMBER, Notes, Speech
 from trunkline.kit.record import mutable, record
 from trunkline.kit.words import duration
+from trunkline.model import locks
 from trunkline.model.actions import ActionMetadata
 from trunkline.model.errors import TrunklineError
 from trunkline.model.expressions import ExpressionMistake
@@ -374,11 +375,19 @@ class Steps:
     def _fetched(self, name: str, ref: str) -> str:
         """Return the folder of a remote action, as the job sees it."""
         owner, repository, *below = name.split("/")
-        source = self.shop.fetch_action(f"{owner}/{repository}", ref)
+        source = self.shop.fetch_action(f"{owner}/{repository}", ref, self._pinned().get(f"{name}@{ref}", ""))
         target = os.path.join(self.sandbox.tmp, "_actions", owner, repository, ref.replace("/", "_"))
         if not os.path.isdir(target):
             shutil.copytree(source, target, symlinks=True)
         return os.path.join(target, *below)
+
+    def _pinned(self) -> dict[str, str]:
+        """Return what the run's commit says its actions were when they were pinned."""
+        try:
+            with open(os.path.join(self.task.sources.root, locks.FILE), encoding="utf-8") as f:
+                return locks.read(f.read())
+        except OSError:
+            return {}
 
     def _metadata(self, folder: str, uses: str) -> ActionMetadata:
         for name in ("action.yml", "action.yaml"):
