@@ -33,7 +33,7 @@ def pypi_publish(desk: Desk) -> None:
         "TWINE_REPOSITORY_URL": url,
         "TWINE_NON_INTERACTIVE": "1",
     }
-    if desk.input("verify-metadata", "true") != "false" and desk.run(f"{_quoted(programs)}/twine check --strict {names}"):
+    if desk.input("verify-metadata", "true") != "false" and desk.run(f"{_quoted(programs)}/twine check {names}"):
         raise ConfigError("the metadata of a distribution is not as it should be")
     options = " --skip-existing" if desk.flag("skip-existing") else ""
     options += " --verbose" if desk.flag("verbose") else ""
