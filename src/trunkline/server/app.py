@@ -38,6 +38,7 @@ from trunkline.server.git import GitDoor
 from trunkline.server.hub import Hub
 from trunkline.server.line import JobRunner, Line
 from trunkline.server.metrics import Metrics, scrape_targets
+from trunkline.server.mirrors import Mirrors
 from trunkline.server.pages import HERE, Pages
 from trunkline.server.repositories import Repositories
 from trunkline.server.requests import Requests
@@ -53,6 +54,9 @@ CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+
+
+MOST_HOOK = 25 << 20  # bytes: GitHub's limit
 
 
 class House:
@@ -86,7 +90,9 @@ class House:
         self.line.open_requests = self.requests.open_from
         self.doorkeeper = Doorkeeper(self.store, self.line.assigner.tokens.user)
         self.schedules = Schedules(self.store, self.line)
-        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests)
+        self.mirrors = Mirrors(self.store, self.line, self.line.variables.sealer)
+        self.line.on_status, self.line.origin = self.mirrors.tell, self.mirrors.origin
+        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests, self.mirrors)
 
     def _green(self, run: Run) -> None:
         """A run has passed: what waited for it goes on."""
@@ -151,6 +157,7 @@ class House:
     def close(self) -> None:
         """Stop jobs, write what is to be written. What was deployed goes on serving."""
         self.walker.close()
+        self.mirrors.close()
         self.pool.close()
         self.store.close()
         os.close(self.lock)
@@ -196,6 +203,13 @@ def create_app(house: House) -> FastAPI:
     async def targets(_: Request) -> Response:
         return JSONResponse(scrape_targets(house.walker))
 
+    async def hook(request: Request) -> Response:
+        if int(request.headers.get("content-length") or 0) > MOST_HOOK:
+            raise ConfigError("the hook is larger than 25 MB")
+        body = await request.body()
+        said = await asyncio.to_thread(house.mirrors.hook, request.path_params["path"], request.headers, body)
+        return JSONResponse({"taken": said}, 202)
+
     issuer = house.line.assigner.issuer
 
     async def discovery(_: Request) -> Response:
@@ -205,6 +219,7 @@ def create_app(house: House) -> FastAPI:
         return JSONResponse(await asyncio.to_thread(issuer.keys))
 
     app.router.routes += [
+        Route("/hooks/{path:path}", hook, methods=["POST"]),
         Route("/.well-known/openid-configuration", discovery),
         Route("/oauth/discovery/keys", keys),
         Route("/health", health),
@@ -258,6 +273,7 @@ async def _tick(house: House) -> None:
         try:
             await asyncio.to_thread(house.line.catch_up)
             await asyncio.to_thread(house.schedules.tick, time.time())
+            await asyncio.to_thread(house.mirrors.tick, time.time())
             await asyncio.to_thread(house.line.environments.tick, time.time())
             await asyncio.to_thread(house.line.publisher.tick, time.time())
             if time.monotonic() - tidied > 3600:

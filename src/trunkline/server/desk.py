@@ -13,6 +13,7 @@ from trunkline.ports.store import User
 from trunkline.server.auth import Doorkeeper
 from trunkline.server.deliveries import Deliverer
 from trunkline.server.line import Line
+from trunkline.server.mirrors import Mirrors
 from trunkline.server.requests import Requests
 from trunkline.server.schedules import Schedules
 from trunkline.server.starting import Starter
@@ -29,9 +30,11 @@ class Unauthorised(Refused):
 class Desk:
     """What the API and the pages look things up with. Its methods block: call them from a thread."""
 
-    def __init__(self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer, schedules: Schedules, requests: Requests) -> None:
+    def __init__(
+        self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer, schedules: Schedules, requests: Requests, mirrors: Mirrors
+    ) -> None:
         self.line, self.doorkeeper, self.store, self.deliverer, self.schedules = line, doorkeeper, line.store, deliverer, schedules
-        self.requests = requests
+        self.requests, self.mirrors = requests, mirrors
         self.starter = Starter(line.store, line)
 
     def run(self, project: str, number: int) -> Run:

@@ -39,7 +39,9 @@ def boxes(run: Run) -> tuple[list[Box], list[str]]:
     stages = [stage for stage in run.stages if stage in used]
     if len(stages) > 1 or not any(j.needs for j in run.jobs):
         column = {stage: i for i, stage in enumerate(stages)}
-        return [Box(name, tuple(jobs), column.get(jobs[0].job.stage, 0)) for name, jobs in groups.items()], stages
+        return [
+            Box(jobs[0].name if len(jobs) == 1 else name, tuple(jobs), column.get(jobs[0].job.stage, 0)) for name, jobs in groups.items()
+        ], stages
     depth: dict[str, int] = {}
     waiting = list(run.jobs)
     while waiting:
@@ -53,7 +55,9 @@ def boxes(run: Run) -> tuple[list[Box], list[str]]:
         if len(later) == len(waiting):
             break
         waiting = later
-    found = [Box(name, tuple(jobs), max(depth.get(j.name, 0) for j in jobs)) for name, jobs in groups.items()]
+    found = [
+        Box(jobs[0].name if len(jobs) == 1 else name, tuple(jobs), max(depth.get(j.name, 0) for j in jobs)) for name, jobs in groups.items()
+    ]
     return found, [""] * (1 + max((b.column for b in found), default=0))
 
 

@@ -34,6 +34,7 @@ from trunkline.server.hub import Hub
 from trunkline.server.planning import Planner
 from trunkline.server.publishing import Publisher
 from trunkline.server.repositories import Repositories
+from trunkline.server.sealing import Sealer
 from trunkline.server.variables import ProjectVariables
 from trunkline.server.workflows import Workflows
 from trunkline.wiring import builtin
@@ -88,8 +89,10 @@ class Line:
         self.on_moved: Callable[[str, str, str], list[Run]] = (
             lambda project, ref, sha: []
         )  # told of each branch that moved; returns more runs
+        self.on_status: Callable[[Run], None] = lambda run: None  # told of each run that is there, and whenever how it stands has changed
+        self.origin: Callable[[str], str] = lambda project: ""  # tells where a project lives, "" for here
         self.downstream, self.environments = Downstream(self), JobEnvironments(self)
-        self.workflows, self.variables = Workflows(self), ProjectVariables(store, data)
+        self.workflows, self.variables = Workflows(self), ProjectVariables(store, Sealer(data))
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
         self.bridging: set[int] = set()  # active runs with jobs that start runs
@@ -218,6 +221,7 @@ class Line:
                 self._take_up(run)
             log.info("run planned", project=project.path, run=run.number, ref=event.ref, jobs=len(run.jobs), because=draft.because or None)
             self.hub.publish(f"project:{project.path}", {"run": run.number, "status": run.status.value})
+            self.on_status(run)
             self._cancel_redundant(run)
             self.workflows.accepted(run)
         return runs
@@ -258,8 +262,10 @@ class Line:
                         self.pool.cancel(new.id)
                     elif new.downstream.project == after.project:
                         self.cancel(new.downstream.run)
-            if before.status is not after.status and after.parent is not None:
-                self.downstream.told(after)
+            if before.status is not after.status:
+                self.on_status(after)
+                if after.parent is not None:
+                    self.downstream.told(after)
             return after
 
     def rewrite(self, before: Run, after: Run) -> None:

@@ -351,6 +351,9 @@ class Pages:
             self.desk.line.cancel(run.id)
         elif action == "retry":
             self.desk.line.retry_failed(run.id)
+        elif action == "approve":
+            started = self.desk.mirrors.approve(run.id, request.state.user.name)
+            run = started[0] if started else run
         else:
             raise NotFound(f"a run can't {action}")
         return RedirectResponse(f"/{run.project}/runs/{run.number}", 303)

@@ -70,6 +70,13 @@ class Planner:
             return []
         return [path for path in files.paths() if re.fullmatch(r"\.github/workflows/[^/]+\.ya?ml", path)]
 
+    def knows_workflows(self, project: Project) -> bool:
+        """Say whether a project is run by GitHub workflows."""
+        try:
+            return bool(self.workflows(project, self.event(project.path, self.ref(project.path, ""), "")))
+        except TrunklineError:
+            return False
+
     def entry(self, project: Project, event: Event, workflow: str = "") -> Entry:
         """Return the first file of the run that somebody starts by hand; raises ConfigError where that is not clear."""
         found = self.workflows(project, event)

@@ -20,7 +20,7 @@ def check_path(path: str) -> str:
     return path
 
 
-RESERVED = frozenset(("api", "pages", "oauth", "static", "login", "logout", "metrics", "health", "docs", "openapi.json", "jobs"))
+RESERVED = frozenset(("api", "hooks", "pages", "oauth", "static", "login", "logout", "metrics", "health", "docs", "openapi.json", "jobs"))
 
 
 class Repositories:

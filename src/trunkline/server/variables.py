@@ -1,10 +1,6 @@
-"""Variables and secrets of projects: kept sealed (JSON Web Encryption, RFC 7516, A256GCM) with a key that lies in the server's folder."""
+"""Variables and secrets of projects, kept sealed."""
 
-import json
-import os
-import threading
 import time
-from typing import Any
 
 from trunkline.kit.record import replace
 from trunkline.model.errors import ConfigError
@@ -12,6 +8,7 @@ from trunkline.model.runs import Run
 from trunkline.model.secrets import ProjectVariable
 from trunkline.model.variables import Variable
 from trunkline.ports.store import Store
+from trunkline.server.sealing import Sealer
 
 MOST = 64 << 10  # bytes of one value
 
@@ -19,10 +16,8 @@ MOST = 64 << 10  # bytes of one value
 class ProjectVariables:
     """Those of all projects of one server. Its methods may be called from any thread."""
 
-    def __init__(self, store: Store, folder: str) -> None:
-        self.store, self.path = store, os.path.join(folder, "variables.key")
-        self.lock = threading.Lock()
-        self._key: Any = None
+    def __init__(self, store: Store, sealer: Sealer) -> None:
+        self.store, self.sealer = store, sealer
 
     def of(self, project: str) -> list[ProjectVariable]:
         """Return a project's, by name."""
@@ -40,7 +35,7 @@ class ProjectVariables:
             raise ConfigError(f"{name}: names that begin with GITHUB_ are GitHub's own")
         if len(value.encode()) > MOST:
             raise ConfigError(f"{name}: a value has at most {MOST >> 10} kB")
-        new = ProjectVariable(0, project, name, self._sealed(value), is_secret, is_protected, is_file, by, time.time())
+        new = ProjectVariable(0, project, name, self.sealer.seal(value), is_secret, is_protected, is_file, by, time.time())
         known = next((v for v in self.of(project) if v.name == name), None)
         if known is None:
             return self.store.write(lambda tx: tx.add_document(new))
@@ -59,42 +54,7 @@ class ProjectVariables:
         """Return what the jobs of a run get."""
         protected = run.event.is_tag or run.event.ref == default_branch
         return tuple(
-            Variable(v.name, self._opened(v.sealed), raw=True, masked=v.is_secret, file=v.is_file)
+            Variable(v.name, self.sealer.open(v.sealed), raw=True, masked=v.is_secret, file=v.is_file)
             for v in self.of(run.project)
             if (protected or not v.is_protected) and (run.event.trusted or not v.is_secret)
         )
-
-    # the key
-
-    def _own_key(self) -> Any:
-        from joserfc.jwk import OctKey
-
-        with self.lock:
-            if self._key is None and os.path.exists(self.path):
-                with open(self.path, encoding="utf-8") as f:
-                    self._key = OctKey.import_key(json.load(f))
-            if self._key is None:
-                made = OctKey.generate_key(256)
-                draft = self.path + ".draft"
-                with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
-                    json.dump(made.as_dict(private=True), f)
-                    f.flush()
-                    os.fsync(f.fileno())
-                os.replace(draft, self.path)
-                self._key = made
-            return self._key
-
-    def _sealed(self, value: str) -> str:
-        from joserfc import jwe
-
-        return jwe.encrypt_compact({"alg": "dir", "enc": "A256GCM"}, value.encode(), self._own_key())
-
-    def _opened(self, sealed: str) -> str:
-        from joserfc import jwe
-        from joserfc.errors import JoseError
-
-        try:
-            found = jwe.decrypt_compact(sealed, self._own_key()).plaintext
-        except (JoseError, ValueError) as problem:
-            raise ConfigError("a variable can't be opened: the key of this server is another than when it was set", self.path) from problem
-        return (found or b"").decode()

@@ -11,6 +11,7 @@ from trunkline.ports.actions import NativeAction
 from trunkline.ports.delivery import DeployTarget, MetricProvider, TrafficRouter
 from trunkline.ports.dialect import Dialect
 from trunkline.ports.files import FarFiles
+from trunkline.ports.forges import Forge
 from trunkline.ports.vaults import Vault
 
 DIALECTS = {
@@ -18,6 +19,13 @@ DIALECTS = {
     "github": "trunkline.adapters.dialects.github.dialect:GithubDialect",
 }
 
+FORGES = {
+    "github": "trunkline.adapters.forges.github:GithubForge",
+    "gitea": "trunkline.adapters.forges.github:GiteaForge",
+    "gitlab": "trunkline.adapters.forges.gitlab:GitlabForge",
+    "bitbucket": "trunkline.adapters.forges.bitbucket:BitbucketForge",
+    "bitbucket-server": "trunkline.adapters.forges.bitbucket:BitbucketServerForge",
+}
 ACTIONS = {
     "actions/checkout": "checkout:checkout",
     "actions/setup-python": "setups:setup_python",
@@ -46,6 +54,14 @@ def dialect(name: str) -> Dialect:
         raise UnknownName("dialect", name, DIALECTS)
     module, _, thing = DIALECTS[name].partition(":")
     return cast(Dialect, getattr(importlib.import_module(module), thing)())
+
+
+def forge(name: str) -> Forge:
+    """Return the forge of that kind; raises UnknownName."""
+    if name not in FORGES:
+        raise UnknownName("forge", name, FORGES)
+    module, _, thing = FORGES[name].partition(":")
+    return cast(Forge, getattr(importlib.import_module(module), thing)())
 
 
 def check_workflow(file: str, text: str, find: Callable[[str], str | None]) -> tuple[Diagnostic, ...]:

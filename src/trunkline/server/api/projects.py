@@ -13,16 +13,20 @@ from trunkline.ports.store import User
 from trunkline.server.api.shapes import (
     Merge,
     Mode,
+    NewMirror,
     NewRelease,
     NewRequest,
     NewSchedule,
     NewTrigger,
     NewVariable,
+    mirror_out,
     request_out,
     row_out,
+    run_out,
     schedule_out,
 )
 from trunkline.server.desk import Desk
+from trunkline.server.repositories import check_path
 
 
 def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]) -> None:
@@ -44,6 +48,32 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
         """Choose in which order the jobs of a resource group run."""
         made = desk.line.groups.set_mode(path, name, body.process_mode)
         return {"name": made.name, "process_mode": made.mode}
+
+    @api.get("/mirrors", tags=["mirrors"])
+    def mirrors() -> dict[str, Any]:
+        """Return the projects that live elsewhere."""
+        return {"mirrors": [mirror_out(m, desk.line.url) for m in desk.mirrors.all()]}
+
+    @api.put("/projects/{path:path}/mirror", tags=["mirrors"])
+    def set_mirror(path: str, body: NewMirror, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Make a project that lives elsewhere, or change where it lives; the secret of its hooks is shown only now."""
+        if not user.is_admin:
+            raise Refused(f"{user.name} may not create projects")
+        made, secret = desk.mirrors.add(check_path(path), body.url, body.forge, body.api, body.token, body.secret, body.poll)
+        return {**mirror_out(made, desk.line.url), "secret": secret}
+
+    @api.post("/projects/{path:path}/mirror/sync", tags=["mirrors"])
+    def sync_mirror(path: str) -> dict[str, Any]:
+        """Look at the forge now."""
+        return {"runs": [run_out(run) for run in desk.mirrors.sync(path)]}
+
+    @api.delete("/projects/{path:path}/mirror", tags=["mirrors"])
+    def remove_mirror(path: str, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Let a project live here from now on."""
+        if not user.is_admin:
+            raise Refused(f"{user.name} may not do this")
+        desk.mirrors.remove(path)
+        return {"removed": path}
 
     @api.get("/projects/{path:path}/variables", tags=["variables"])
     def variables(path: str) -> dict[str, Any]:

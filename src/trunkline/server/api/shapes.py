@@ -11,6 +11,7 @@ from trunkline.delivery.rollout import progress
 from trunkline.kit.codec import to_plain
 from trunkline.model.deliveries import EnvironmentSpec, Outcome, Rollout, RolloutStatus
 from trunkline.model.environments import JobEnvironment
+from trunkline.model.mirrors import Mirror
 from trunkline.model.runs import JobRun, Run
 from trunkline.model.schedules import Schedule
 from trunkline.ports.store import RunRow
@@ -81,6 +82,19 @@ class Mode(BaseModel):
     """How a resource group chooses."""
 
     process_mode: str = Field(description="unordered, oldest_first, newest_first or newest_ready_first")
+
+
+class NewMirror(BaseModel):
+    """Where a project lives."""
+
+    url: str = Field(description="what git fetches")
+    forge: str = Field(
+        "", description="github, gitea (also Forgejo), gitlab, bitbucket or bitbucket-server; empty: guessed from the address"
+    )
+    api: str = Field("", description="the address of its REST API; empty: made of the address")
+    token: str = Field("", description="for fetching, and for telling how commits stand")
+    secret: str = Field("", description="of its hooks; empty: one is made")
+    poll: float = Field(0, ge=0, description="look every so many seconds; 0: hooks only")
 
 
 class NewVariable(BaseModel):
@@ -266,3 +280,9 @@ def environments_out(desk: Desk, project: str) -> list[dict[str, Any]]:
 def row_out(row: RunRow) -> dict[str, Any]:
     """Return a row of a list as plain values."""
     return {name: getattr(row, name) for name in row._fields}  # type: ignore[attr-defined]
+
+
+def mirror_out(mirror: Mirror, server: str) -> dict[str, Any]:
+    """Return a mirror as the API tells it: without its secrets."""
+    told = {n: v for n, v in to_plain(mirror).items() if not n.startswith("sealed") and n not in ("id", "heads")}
+    return {**told, "hook": f"{server}/hooks/{mirror.project}"}
