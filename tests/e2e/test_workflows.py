@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,58 @@ jobs: {a: {runs-on: ubuntu-latest, steps: [{run: sleep 3}]}}
     git(folder, "commit", "--quiet", "--allow-empty", "--message", "five")
     server.push(folder)
     assert [server.until_ended(number)["status"] for number in (4, 5)] == ["canceled", "passed"]
+
+
+def test_a_job_s_token_may_do_what_permissions_say_and_an_environment_has_its_url(server: Server, tmp_path: Path) -> None:
+    text = """
+on: push
+permissions: {contents: read}
+jobs:
+  read:
+    runs-on: x
+    environment: {name: staging, url: "https://${{ steps.s.outputs.host }}/"}
+    steps:
+      - id: s
+        run: |
+          echo "host=a.example" >> $GITHUB_OUTPUT
+          git clone -q "http://x:${{ github.token }}@PLACE/team/project.git" copy && test -f copy/a.txt && echo cloned
+          curl -s -o /dev/null -w 'start %{http_code}' -X POST -H 'Authorization: Bearer ${{ secrets.GITHUB_TOKEN }}' -H 'Content-Type: application/json' -d '{}' http://PLACE/api/v1/projects/team/project/runs
+  none:
+    runs-on: x
+    permissions: {}
+    steps: [{run: 'git clone -q "http://x:${{ github.token }}@PLACE/team/project.git" copy'}]
+""".replace("PLACE", f"127.0.0.1:{server.port}")
+    server.protect()
+    server.push(_repository(tmp_path / "p", ci=text))
+    run = server.until_ended(1)
+
+    log = _log(server, run, "read")
+    assert run["jobs"]["read"]["status"] == "passed", log
+    assert "cloned" in log
+    assert "start 403" in log
+    assert run["jobs"]["none"]["status"] == "failed"
+    page = server.request("GET", "/team/project/environments")[1].decode()
+    assert len(server.runs()) == 1
+    assert "https://a.example/" in page or "https://a.example/" in json.dumps(server.get("/api/v1/projects/team/project/environments"))
+
+
+def test_what_a_step_starts_and_leaves_in_tmp_is_there_for_the_next_and_gone_after_the_job(server: Server, tmp_path: Path) -> None:
+    text = """
+on: push
+jobs:
+  a:
+    runs-on: x
+    steps:
+      - run: sleep 4714 & echo $! > /tmp/pid
+      - run: kill -0 $(cat /tmp/pid) && echo "it lives"
+      - run: test ! -e /tmp/nothing
+  b:
+    needs: a
+    runs-on: x
+    steps: [{run: test ! -e /tmp/pid}]
+"""
+    server.push(_repository(tmp_path / "p", ci=text))
+    run = server.until_ended(1)
+    assert run["status"] == "passed", _log(server, run, "a")
+    assert "it lives" in _log(server, run, "a")
+    assert subprocess.run(["pgrep", "-f", "sleep 4714"], capture_output=True, check=False).stdout == b""

@@ -446,3 +446,23 @@ def test_what_can_t_run_here_says_so(repository: MakeRepository) -> None:
     assert "docker executor" in told["jobs"]["box"]["message"]
     assert "docker executor" in told["jobs"]["docker"]["message"]
     assert "Python 3.11" in told["logs"]["python"]
+
+
+def test_why_and_plan_know_workflows(repository: MakeRepository) -> None:
+    text = (
+        HEAD
+        + "  a: {name: Tests, runs-on: x, strategy: {matrix: {n: [1, 2]}}, steps: [{run: 'true'}]}\n  b: {needs: a, if: false, runs-on: x, steps: [{run: 'true'}]}\n"
+    )
+    folder = repository({".github/workflows/ci.yml": text})
+    assert run(folder, code=0)["jobs"].keys() == {"Tests (1)", "Tests (2)", "b"}
+
+    def said(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "trunkline", *words, "-C", str(folder)], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+
+    assert "a is in this run: it needs no other job" in said("why")
+    assert "it became 2 jobs: Tests (1) (passed), Tests (2) (passed)" in said("why", "a")
+    assert "Tests (1) is in this run" in said("why", "Tests (1)")
+    assert "it was skipped: its condition does not hold: false" in said("why", "b")
+    assert "push of branch main: 3 jobs" in said("plan")

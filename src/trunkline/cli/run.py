@@ -26,7 +26,7 @@ else:
 # What `parser().parse_args([])` returns; without arguments argparse need not load (a test keeps both equal).
 DEFAULTS = {"jobs": [], "no_needs": False, "list": False, "json": False, "verbose": False, "quiet": False, "parallel": 0, "directory": ".", "file": "",
             "event": "push", "branch": "", "tag": "", "target": "", "changed": None, "variable": [], "committed": False, "fresh": False, "isolate": False,
-            "timeout": "1h", "workflow": "", "job": [], "secret": [], "actor": "", "repository": ""}  # fmt: skip
+            "timeout": "1h", "workflow": "", "more_jobs": [], "secret": [], "actor": "", "repository": ""}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fresh", action="store_true", help="build Python environments anew instead of reusing them")
     p.add_argument("--isolate", action="store_true", help="run jobs in bubblewrap: the whole machine read-only, other processes invisible")
     p.add_argument("--timeout", default="1h", metavar="TIME", help="how long a job may run if it does not say itself (default: 1h)")
-    p.add_argument("--job", action="append", default=[], metavar="JOB", help="as JOB: only this job, and those it needs")
+    p.add_argument("--job", action="append", dest="more_jobs", default=[], metavar="JOB", help="as JOB: only this job, and those it needs")
     p.add_argument(
         "--secret",
         "-s",
@@ -94,7 +94,7 @@ def asked_from(options: argparse.Namespace | SimpleNamespace) -> Asked:
             raise ConfigError(f"--variable {pair!r} is not NAME=VALUE")
         variables.append((name, value))
     return Asked(
-        jobs=(*getattr(options, "jobs", ()), *getattr(options, "job", ())),
+        jobs=(*getattr(options, "jobs", ()), *getattr(options, "more_jobs", ())),
         folder=options.directory,
         file=options.file,
         event=options.event,

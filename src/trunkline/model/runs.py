@@ -184,6 +184,7 @@ class JobResult:
     environment_note: str = ""
     dotenv: tuple[tuple[str, str], ...] = ()
     log_bytes: int = 0
+    environment_url: str = ""
 
 
 @record

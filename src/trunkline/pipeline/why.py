@@ -16,16 +16,23 @@ class Answer:
 
 
 def explain(decisions: tuple[Decision, ...], run: Run | None, name: str) -> Answer | None:
-    """Answer for one job, or None if no job has that name."""
+    """Answer for one job, or for those that one became (a matrix), or None if no job has that name."""
+    jobs = [j for j in run.jobs if j.name == name] or [j for j in run.jobs if j.job.group == name] if run is not None else []
     decision = next((d for d in decisions if d.job == name), None)
+    if decision is None and jobs:
+        decision = next((d for d in decisions if d.job == jobs[0].job.group), None)
     if decision is None:
         return None
     place = f"{decision.file}:{decision.line}" if decision.line else ""
     values = tuple((f"${n}", "not set" if v is None else repr(v)) for n, v in decision.seen)
-    if not decision.created or run is None:
+    if not decision.created or run is None or not jobs:
         return Answer(f"{name} is not in this run: {decision.because}", place, values)
-    job = run.job(name)
-    return Answer(f"{name} is in this run: {decision.because}", place, values, tuple(_standing(run, job)))
+    more = (
+        _standing(run, jobs[0])
+        if len(jobs) == 1
+        else [f"it became {len(jobs)} jobs: {', '.join(f'{j.name} ({j.status.value})' for j in jobs[:20])}"]
+    )
+    return Answer(f"{name} is in this run: {decision.because}", place, values, tuple(more))
 
 
 def nearest_job(decisions: tuple[Decision, ...], name: str) -> str:

@@ -34,12 +34,24 @@ D = TypeVar("D", bound=Document)
 
 @record
 class User:
-    """Someone who may sign in; or a running job with its token: then `job` is its number, and it may do little."""
+    """Someone who may sign in; or a running job with its token: then `job` is its number, and it may do little.
+
+    `scopes` is what its workflow's `permissions` grant (contents, actions, ...: read or write), None where they say nothing.
+    """
 
     id: int
     name: str
     is_admin: bool
     job: int = 0
+    scopes: tuple[tuple[str, str], ...] | None = None
+
+    def allows(self, scope: str, level: str) -> bool:
+        """Say whether a job's permissions grant something; a person's do."""
+        if self.scopes is None:
+            return True
+        granted = dict(self.scopes)
+        has = granted.get("*") or granted.get(scope, "none")
+        return has == "write" or has == level
 
 
 @record

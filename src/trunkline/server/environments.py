@@ -39,7 +39,7 @@ class JobEnvironments:
             return
         now = time.time()
         values = {**self.line.assigner.values(run, job), **dict(result.dotenv)}
-        name, url = expand(spec.name, values), expand(spec.url, values)
+        name, url = expand(spec.name, values), result.environment_url or expand(spec.url, values)
         known = self.find(run.project, name)
         if spec.action in ("start", "stop"):
             status = "deployed" if spec.action == "start" else "stopped"

@@ -41,6 +41,8 @@ class GitDoor:
             return PlainTextResponse("sign in\n", 401, {"WWW-Authenticate": 'Basic realm="Trunkline"'})
         if user.job and service == "git-receive-pack":
             return PlainTextResponse("a job may not push\n", 403)
+        if not user.allows("contents", "read"):
+            return PlainTextResponse("the permissions of the workflow do not say contents: read\n", 403)
         if service == "git-receive-pack" and (origin := self.line.origin(path)):
             return PlainTextResponse(f"{path} is a mirror: push to {origin}\n", 403)
         folder = self.line.repositories.git_dir(path)

@@ -27,6 +27,7 @@ class Bearer:
     job: int
     run: int
     project: str
+    scopes: tuple[tuple[str, str], ...] | None = None
 
 
 class JobTokens:
@@ -40,7 +41,8 @@ class JobTokens:
         """Make one for an attempt."""
         secret = token(PREFIX)
         with self.lock:
-            self.known[hashed(secret)] = Bearer(job.id, run.id, run.project)
+            scopes = job.job.workflow.permissions if job.job.workflow is not None else None
+            self.known[hashed(secret)] = Bearer(job.id, run.id, run.project, scopes)
         return secret
 
     def revoke(self, job: int) -> None:
@@ -55,7 +57,7 @@ class JobTokens:
     def user(self, secret: str) -> User | None:
         """Return the user that a token stands for: nobody's account, with the few rights of a job."""
         found = self.bearer(secret)
-        return User(0, f"job {found.job} of {found.project}", False, job=found.job) if found is not None else None
+        return User(0, f"job {found.job} of {found.project}", False, job=found.job, scopes=found.scopes) if found is not None else None
 
 
 class Issuer:

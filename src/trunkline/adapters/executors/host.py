@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
     import shutil
+
+    from trunkline.adapters.executors.held import Held
 else:
     re = lazy("re")
     shutil = lazy("shutil")
@@ -93,6 +95,8 @@ class HostExecutor:
         try:
             yield sandbox
         finally:
+            if sandbox.held is not None:
+                sandbox.held.close()
             if sandbox.mark:
                 processes.sweep(sandbox.mark)
             for folder in (home, tmp):
@@ -107,6 +111,7 @@ class HostSandbox:
         self.executor, self.project_dir, self.home, self.tmp = executor, project_dir, home, tmp
         self.scripts = 0
         self.mark = ""  # of what may linger
+        self.held: Held | None = None
 
     def run(
         self,
@@ -125,7 +130,7 @@ class HostSandbox:
         try:
             owned = {OWNER: self.executor.owner} if self.executor.owner else {}
             return processes.run(
-                [*self._wrapper(), "bash", path],
+                [*(self._inside() if lingering and self.executor.isolation != "none" else self._wrapper()), "bash", path],
                 {**env, **owned, "HOME": self.home, "TMPDIR": self.tmp},
                 sink,
                 cancel,
@@ -134,6 +139,17 @@ class HostSandbox:
             )
         finally:
             os.unlink(path)
+
+    def _inside(self) -> list[str]:
+        """Return what leads into the sandbox that all steps of a job share, so that what one leaves in the background is there for the next.
+
+        Where it can't be entered, each step has a sandbox of its own.
+        """
+        from trunkline.adapters.executors.held import hold
+
+        if self.held is None:
+            self.held = hold(self._wrapper())
+        return self.held.way or self._wrapper()
 
     def _mark(self) -> str:
         self.mark = self.mark or processes.new_mark()
@@ -145,7 +161,7 @@ class HostSandbox:
             return []
         own = os.path.dirname(self.project_dir)
         wrapped = [executor.isolation, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--new-session"]
-        wrapped += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108
+        wrapped += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", self.tmp, "/tmp", "--tmpfs", "/run"]  # noqa: S108
         for folder in executor.hidden:
             wrapped += ["--tmpfs", folder]
         for folder in self.readable:

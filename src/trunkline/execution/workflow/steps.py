@@ -552,7 +552,15 @@ class Steps:
                 name, Status.FAILED, Reason.SCRIPT, trace.masker.masked(self.problem.encode(), last=True).decode(), 1, dotenv=outputs
             )
         trace.say(f"{BOLD}{GREEN}Job passed{RESET}")
-        return JobResult(name, Status.PASSED, exit_code=0, dotenv=outputs)
+        return JobResult(name, Status.PASSED, exit_code=0, dotenv=outputs, environment_url=self._url())
+
+    def _url(self) -> str:
+        """Return the address of the environment that the job names, which may be an output of a step."""
+        try:
+            return Evaluator(self.frame, self.env, "success").text(self.w.url)
+        except ExpressionMistake as mistake:
+            self.trace.say(f"{AMBER}Warning: environment.url can't be told: {mistake}{RESET}")
+            return ""
 
 
 def _shown(title: str, evaluate: Evaluator) -> str:

@@ -13,6 +13,13 @@ from trunkline.server.desk import Desk, NotFound, Unauthorised
 
 _JOB_MAY = re.compile(r"GET /api/v1/(jobs/\d+(/artifacts.*)?|projects/.+/artifacts/.+)|POST /api/v1/projects/.+/(releases|runs)")
 
+# What `permissions` of a workflow must say for a job's token to do it.
+_NEEDS = (
+    (re.compile(r"GET "), "actions", "read"),
+    (re.compile(r"POST .*/releases"), "contents", "write"),
+    (re.compile(r"POST .*/runs"), "actions", "write"),
+)
+
 
 def check_origin(request: Request) -> None:
     """Refuse what a page of another server lets a browser send here: only a token proves that a program means it."""
@@ -33,6 +40,9 @@ def router(desk: Desk) -> APIRouter:
         check_origin(request)
         if user.job and not _JOB_MAY.fullmatch(f"{request.method} {request.url.path}"):
             raise Refused("a job's token does not reach this far", "it may read artifacts, fetch repositories, and trigger runs")
+        for pattern, scope, level in _NEEDS:
+            if user.job and pattern.match(f"{request.method} {request.url.path}") and not user.allows(scope, level):
+                raise Refused(f"the permissions of the workflow do not say {scope}: {level}", f"permissions: {{{scope}: {level}}}")
         return user
 
     api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller)])
