@@ -119,8 +119,11 @@ def _head(folder: Path) -> str:
     return git(folder, "rev-parse", "HEAD").strip()
 
 
+DOCS = "name: Docs\non: {push: {paths: ['docs/**']}}\njobs: {a: {runs-on: x, steps: [{run: 'true'}]}}\n"
+
+
 def test_hooks_start_runs_and_how_they_stand_goes_back(server: Server, tmp_path: Path) -> None:
-    folder = _repository(tmp_path / "far/team/app", ci=CI)
+    folder = _repository(tmp_path / "far/team/app", ci=CI, docs=DOCS)
     with far_side(tmp_path / "far") as (address, api):
         server.protect()
         body = {"url": f"{address}/team/app", "forge": "github", "api": api.url, "token": "far-token"}
@@ -129,11 +132,11 @@ def test_hooks_start_runs_and_how_they_stand_goes_back(server: Server, tmp_path:
         made = json.loads(told)
         secret = made["secret"]
         assert made["hook"] == f"{server.url}/hooks/team/app"
-        server.until_ended(1)
+        _until(server, 2)
         api.until(_head(folder), "success")
-        assert api.states(_head(folder))[-1][1].startswith("passed in")
-        assert api.statuses[-1]["context"] == "trunkline/CI (push)"
-        assert api.statuses[-1]["target_url"] == f"{server.url}/team/app/runs/1"
+        by_context = {s["context"]: s for s in api.statuses if s["state"] == "success"}
+        assert by_context["trunkline/CI (push)"]["description"].startswith("passed in")
+        assert by_context["trunkline/CI (push)"]["target_url"] == f"{server.url}/team/app/runs/1"
 
         assert (
             server.request("PUT", "/api/v1/projects/team/app/variables/TOKEN", {"value": "the-secret-token", "is_secret": True})[0] == 200
@@ -145,18 +148,19 @@ def test_hooks_start_runs_and_how_they_stand_goes_back(server: Server, tmp_path:
         push = {"ref": "refs/heads/main", "after": _head(folder), "sender": {"login": "ann"}}
         assert _hook(server, "push", push, "wrong")[0] == 403
         assert _hook(server, "push", push, secret) == (202, {"taken": "push of main"})
-        _until(server, 2)
+        _until(server, 3)
         assert "exit code 1" in api.until(_head(folder), "failure")
-        assert "push [[MASKED]]" in _log(server, server.until_ended(2), "test")
+        assert "push [[MASKED]]" in _log(server, server.until_ended(3), "test")
+        assert api.until(_head(folder), "success") == "nothing to do: nothing changed that on.push.paths takes"
 
         git(folder, "tag", "v1")
         assert _hook(server, "release", {"action": "published", "release": {"tag_name": "v1"}}, secret)[0] == 202
-        _until(server, 4)  # the tag, and the release
-        assert any("release [" in _log(server, server.until_ended(n), "test") for n in (3, 4))
+        _until(server, 6)  # the tag (docs are for branches and tags alike where nothing says otherwise), and the release
+        assert any("release [" in _log(server, server.until_ended(r["id"]), "test") for r in server.runs() if r["name"] == "CI")
         refused = subprocess.run(["git", "-C", str(folder), "push", f"http://x:{server.token}@127.0.0.1:{server.port}/team/app.git", "HEAD:main"],
                                  capture_output=True, text=True, check=False, timeout=30)  # fmt: skip
         assert "403" in refused.stderr
-        assert len(server.runs()) == 4
+        assert len(server.runs()) == 6
         assert api.refused == []
 
 

@@ -16,7 +16,10 @@ class RequestState(Enum):
 @record
 class ChangeRequest:
     """A branch proposed for another. `number` counts within the project; `sha` is the proposed head, what `approved_by` have seen; `merged` the
-    commit that brought it in. `when_green`: who asked that it is merged as soon as its run is green. Times are epoch seconds."""
+    commit that brought it in. `when_green`: who asked that it is merged as soon as its run is green. Times are epoch seconds.
+
+    `run` is its run, by id; where it started several (GitHub workflows), `also` are the others.
+    """
 
     id: int
     project: str
@@ -37,6 +40,7 @@ class ChangeRequest:
     created_at: float = 0.0
     ended_at: float | None = None
     run: int = 0
+    also: tuple[int, ...] = ()
 
     @property
     def is_draft(self) -> bool:

@@ -91,7 +91,7 @@ class House:
         self.doorkeeper = Doorkeeper(self.store, self.line.assigner.tokens.user)
         self.schedules = Schedules(self.store, self.line)
         self.mirrors = Mirrors(self.store, self.line, self.line.variables.sealer)
-        self.line.on_status, self.line.origin = self.mirrors.tell, self.mirrors.origin
+        self.line.on_status, self.line.origin, self.line.on_filtered = self.mirrors.tell, self.mirrors.origin, self.mirrors.tell_filtered
         self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests, self.mirrors)
 
     def _green(self, run: Run) -> None:

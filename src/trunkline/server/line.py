@@ -90,6 +90,9 @@ class Line:
             lambda project, ref, sha: []
         )  # told of each branch that moved; returns more runs
         self.on_status: Callable[[Run], None] = lambda run: None  # told of each run that is there, and whenever how it stands has changed
+        self.on_filtered: Callable[[str, Event, str, str], None] = lambda project, event, name, because: (
+            None
+        )  # told of workflows that filters leave out
         self.origin: Callable[[str], str] = lambda project: ""  # tells where a project lives, "" for here
         self.downstream, self.environments = Downstream(self), JobEnvironments(self)
         self.workflows, self.variables = Workflows(self), ProjectVariables(store, Sealer(data))
@@ -202,7 +205,15 @@ class Line:
         if not event.is_tag and not event.is_request:
             event = replace(event, open_requests=self.open_requests(project.path, event.ref))
         drafts = self.planner.drafts(project, event, entry)
-        drafts = [d for d in drafts if not (only_with_jobs and d.run.status is Status.SKIPPED and not d.run.jobs)]
+        for draft in drafts:
+            if draft.filtered and not (entry is not None and entry.path):
+                self.on_filtered(project.path, event, draft.filtered, draft.because)
+        by_itself = only_with_jobs or entry is None or not entry.path
+        drafts = [
+            d
+            for d in drafts
+            if not (d.filtered and by_itself) and not (only_with_jobs and d.run.status is Status.SKIPPED and not d.run.jobs)
+        ]
 
         def save(tx: Transaction) -> list[Run]:
             if ref:

@@ -24,6 +24,7 @@ from trunkline.model.errors import ConfigError, OutsideError, Refused, Trunkline
 from trunkline.model.events import Event, EventKind, Proposal
 from trunkline.model.mirrors import Call, CommitStatus, Happened, Mirror, Standing
 from trunkline.model.runs import Run, Status
+from trunkline.pipeline.workflows.triggers import names_of
 from trunkline.ports.store import Store
 from trunkline.server.line import Line
 from trunkline.server.merging import Merging
@@ -292,12 +293,23 @@ class Mirrors:
         if len(self.said) > 10_000:
             self.said.clear()
         self.said[key] = said
-        sha = run.event.proposal.source_sha if run.event.proposal is not None and run.event.proposal.source_sha else run.event.revision.sha
-        status = CommitStatus(sha, standing, context, reason(run), f"{self.line.url}/{run.project}/runs/{run.number}")
+        status = CommitStatus(_sha(run.event), standing, context, reason(run), f"{self.line.url}/{run.project}/runs/{run.number}")
+        self._say(mirror, status)
+
+    def tell_filtered(self, project: str, event: Event, name: str, because: str) -> None:
+        """Tell the forge that a workflow has nothing to do for a commit: who waits for its status must not wait for ever."""
+        mirror = self.known.get(project)
+        if mirror is not None and mirror.api and mirror.sealed_token:
+            context = f"trunkline/{name} ({names_of(event)[0]})"
+            self._say(
+                mirror, CommitStatus(_sha(event), Standing.SUCCESS, context, f"nothing to do: {because}", f"{self.line.url}/{project}")
+            )
+
+    def _say(self, mirror: Mirror, status: CommitStatus) -> None:
         try:
             call = builtin.forge(mirror.forge).status(mirror, self.sealer.open(mirror.sealed_token), status)
         except TrunklineError as problem:
-            log.warning("a status could not be made", project=run.project, problem=problem.message)
+            log.warning("a status could not be made", project=mirror.project, problem=problem.message)
             return
         self.told.put((call, 0))
 
@@ -313,6 +325,11 @@ class Mirrors:
                     threading.Timer(PAUSE * 2**tried, self.told.put, ((call, tried + 1),)).start()
                 else:
                     log.warning("a status could not be told", url=call.url, problem=problem.message)
+
+
+def _sha(event: Event) -> str:
+    """Return the commit that people look at: of a change request its own, not the merged result."""
+    return event.proposal.source_sha if event.proposal is not None and event.proposal.source_sha else event.revision.sha
 
 
 def reason(run: Run) -> str:

@@ -237,6 +237,7 @@ class Pages:
             url=self.desk.line.url,
             schedules=self.desk.schedules.of(path),
             sites=self.desk.line.publisher.sites(path),
+            mirror=self.desk.mirrors.known.get(path),
             has_releases=bool(self.desk.line.publisher.releases(path)),
             open_requests=sum(r.state is RequestState.OPEN for r in self.desk.requests.of(path)),
         )
@@ -568,7 +569,11 @@ def _input(text: str, kind: str) -> object:
 
 def _by_stage(run: Run) -> list[tuple[str, list[JobRun]]]:
     found: dict[str, list[JobRun]] = {}
-    for job in run.jobs:
+    jobs = list(run.jobs)
+    if run.workflow:  # a job whose combinations were known late has its rows where the graph has it
+        column = {job.id: box.column for box in graph.boxes(run)[0] for job in box.jobs}
+        jobs.sort(key=lambda job: column[job.id])
+    for job in jobs:
         found.setdefault(job.job.stage, []).append(job)
     return [(stage, found[stage]) for stage in run.stages if stage in found]
 

@@ -25,11 +25,15 @@ from trunkline.wiring import builtin
 
 @record
 class Draft:
-    """A run without identity, the facts that come with it, and why it has no jobs, if it has none."""
+    """A run without identity, the facts that come with it, and why it has no jobs, if it has none.
+
+    `filtered` names a workflow that waits for this kind of event, but whose filters leave this one out: there is no run then.
+    """
 
     run: Run
     facts: tuple[Fact, ...] = ()
     because: str = ""
+    filtered: str = ""
 
 
 class Planner:
@@ -115,9 +119,8 @@ class Planner:
             paths = self.workflows(project, event)
             if paths:
                 made = [self.draft(project, event, Entry(path, inputs=entry.inputs if entry is not None else ())) for path in paths]
-                return [
-                    d for d in (*made, *self._on_target(project, event)) if d is not None and (d.run.jobs or d.run.status is Status.FAILED)
-                ]
+                both = (*made, *self._on_target(project, event))
+                return [d for d in both if d is not None and (d.run.jobs or d.run.status is Status.FAILED or d.filtered)]
             if event.is_request:
                 return [d for d in self._on_target(project, event) if d is not None and d.run.jobs] or self._gitlab(project, event, entry)
         return self._gitlab(project, event, entry)
@@ -164,7 +167,9 @@ class Planner:
         wrong = tuple(_note(d) for d in planned.diagnostics)
         if planned.run is None:
             status = Status.FAILED if wrong else Status.SKIPPED
-            return Draft(replace(empty, status=status, decisions=(*notes, *wrong, *planned.decisions)), because=planned.because)
+            is_filtered = is_workflow and planned.because.startswith(("on.", "nothing changed"))
+            filtered = compiled.pipeline.name if is_filtered else ""
+            return Draft(replace(empty, status=status, decisions=(*notes, *wrong, *planned.decisions)), (), planned.because, filtered)
         run, facts = settle.advance(replace(planned.run, created_at=now, decisions=(*notes, *planned.decisions)), now)
         return Draft(run, facts)
 

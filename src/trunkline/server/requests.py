@@ -13,6 +13,12 @@ from trunkline.ports.store import RunRow, Store
 from trunkline.server.line import Line
 from trunkline.server.merging import FileChange, Merging
 
+_BAD_FIRST = {
+    "failed": 0,
+    "canceled": 0,
+    "passed": 2,
+    "skipped": 3,
+}  # of several runs the one that keeps a request from being merged is shown
 log = structlog.get_logger()
 
 
@@ -116,7 +122,7 @@ class Requests:
                     except TrunklineError as problem:  # the push itself must not suffer
                         log.warning("a change request could not be run", project=project, request=request.number, problem=problem.message)
                         continue
-                    started += [self.line.run(after.run)] if after.run != request.run else []
+                    started += [self.line.run(number) for number in (after.run, *after.also)] if after.run != request.run else []
         return started
 
     def _save(self, request: ChangeRequest) -> ChangeRequest:
@@ -130,9 +136,9 @@ class Requests:
         git.move(f"refs/merge-requests/{request.number}/head", request.sha)
         event, project = self._event(request), self.store.read(lambda tx: tx.find_project(request.project))
         assert project is not None
-        run = self.line.accept(project, event, only_with_jobs=True)
-        if run is not None:
-            request = replace(request, run=run.id)
+        runs = self.line.accept_all(project, event, only_with_jobs=True)
+        if runs:
+            request = replace(request, run=runs[0].id, also=tuple(run.id for run in runs[1:]))
         self._save(request)
         self.line.pump()
         return request
@@ -172,7 +178,8 @@ class Requests:
         if request.state is RequestState.MERGED and request.run:
             base = git.base(request.sha, f"{request.merged}^") or base
         rows = self.store.read(lambda tx: tx.run_rows(request.project, 200))
-        run = next((r for r in rows if r.id == request.run), None) or next(
+        own = [r for r in rows if r.id == request.run or r.id in request.also]
+        run = min(own, key=lambda r: _BAD_FIRST.get(r.status, 1), default=None) or next(
             (r for r in rows if r.sha == request.sha and r.ref == request.source and r.source == "push"), None
         )
         conflicts: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ import fnmatch
 import os
 import shutil
 
+from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError
 from trunkline.ports.actions import Desk
 
@@ -27,7 +28,7 @@ def upload(desk: Desk) -> None:
             case "warn":
                 desk.notice("warning", missing)
         return
-    desk.say(f"artifact {name}: {count} files")
+    desk.say(f"artifact {name}: {plural(count, 'file')}")
     desk.output("artifact-id", name)
     desk.output("artifact-url", "")
 
@@ -48,7 +49,7 @@ def download(desk: Desk) -> None:
         wanted = [n for n in there if not pattern or fnmatch.fnmatchcase(n, pattern)]
         for one in wanted:
             _copy(there[one], target if desk.flag("merge-multiple") else os.path.join(target, one))
-        desk.say(f"{len(wanted)} artifacts: {', '.join(wanted) or 'none'}")
+        desk.say(f"{plural(len(wanted), 'artifact')}: {', '.join(wanted) or 'none'}")
     desk.output("download-path", target)
 
 

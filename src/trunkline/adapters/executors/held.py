@@ -57,10 +57,10 @@ def hold(wrapper: list[str]) -> Held:
             told += piece
         inside = int(json.loads(told)["child-pid"])
         held.way = _way(held, inside)
-        for _ in range(50):  # until its root is the new one
+        for _ in range(200):  # until its root is the new one
             if processes.output([*held.way, "true"])[0] == 0 and os.path.exists(f"/proc/{inside}"):
                 return held
-            time.sleep(0.01)
+            time.sleep(0.002)
     except (OSError, ValueError, KeyError):
         pass
     finally:

@@ -13,6 +13,7 @@ from trunkline.execution.workflow.frames import Frame
 from trunkline.execution.workflow.speech import AMBER
 from trunkline.kit import trees
 from trunkline.kit.ids import digest
+from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError
 from trunkline.model.workflows import Step
 
@@ -160,7 +161,7 @@ class Desk:
         for name, text in (("paths", "\n".join(sorted(paths))), ("key", key)):
             with open(f"{folder}/{name}", "w", encoding="utf-8") as f:
                 f.write(text)
-        return f"cache {key}: {count} files saved"
+        return f"cache {key}: {plural(count, 'file')} saved"
 
     def keep_artifact(self, name: str, patterns: tuple[str, ...], hidden: bool) -> tuple[int, str]:
         """Keep a named artifact. The files begin at the deepest folder that all patterns share."""
@@ -172,7 +173,7 @@ class Desk:
         found = artifacts.collect(base, [p for _, p in wanted], [p for _, p in dropped], {})
         paths = [p for p in found.paths if hidden or not any(part.startswith(".") for part in p.split("/"))]
         left = len(found.paths) - len(paths)
-        said = f"{left} hidden files are left out (include-hidden-files)" if left else ""
+        said = f"{plural(left, 'hidden file')} left out (include-hidden-files)" if left else ""
         if not paths:
             return 0, said
         root = os.path.commonpath([_root(base, p) for _, p in wanted])

@@ -84,6 +84,7 @@ class Steps:
         self.count = 0
         self.timed_out = False
         self.problem = ""
+        self.lingers = len(self.w.steps) > 1 or any(step.uses for step in self.w.steps)  # else nothing comes after what it leaves behind
         self.deadline = time.monotonic() + (self.job.timeout or self.task.timeout)
         self.folder = os.path.join(sandbox.tmp, "_runner")
         self.temp = os.path.join(sandbox.tmp, "_temp")
@@ -257,7 +258,7 @@ class Steps:
         """Run a bash script and listen to what it says; what it says to its runner by commands goes into `said`."""
         sink = Speech(self.trace, self.notes, self.matchers, self.sandbox.project_dir, title)
         cancel = None if self.worker.cancel.turned else self.worker.cancel
-        ended = self.sandbox.run(command, env, sink, cancel, deadline, lingering=True)
+        ended = self.sandbox.run(command, env, sink, cancel, deadline, lingering=self.lingers)
         sink.close()
         said.setdefault("outputs", {}).update(sink.outputs)
         said.setdefault("state", {}).update(sink.state)
