@@ -466,3 +466,45 @@ def test_why_and_plan_know_workflows(repository: MakeRepository) -> None:
     assert "Tests (1) is in this run" in said("why", "Tests (1)")
     assert "it was skipped: its condition does not hold: false" in said("why", "b")
     assert "push of branch main: 3 jobs" in said("plan")
+
+
+def test_legs_for_other_systems_are_skipped_and_what_comes_after_goes_on(repository: MakeRepository) -> None:
+    jobs = """
+  test:
+    runs-on: ${{ matrix.os }}
+    strategy: {matrix: {os: [ubuntu-latest, windows-latest, macos-14]}}
+    steps: [{run: 'true'}]
+  after: {needs: test, runs-on: x, steps: [{run: 'echo "${{ needs.test.result }}"'}]}
+  make: {runs-on: x, outputs: {os: windows-2022}, steps: [{run: 'true'}]}
+  late:
+    needs: make
+    runs-on: ${{ matrix.os }}
+    strategy: {matrix: {os: ["${{ needs.make.outputs.os }}"]}}
+    steps: [{run: 'true'}]
+  later: {needs: late, runs-on: x, steps: [{run: 'true'}]}
+  last: {needs: later, if: always(), runs-on: x, steps: [{run: 'echo "${{ needs.later.result }}"'}]}
+"""
+    told = run(repository({".github/workflows/ci.yml": HEAD + jobs}), code=0)
+    assert statuses(told) == {
+        "test (ubuntu-latest)": "passed", "test (windows-latest)": "skipped", "test (macos-14)": "skipped", "after": "passed", "make": "passed",
+        "late (windows-2022)": "skipped", "later": "skipped", "last": "passed",
+    }  # fmt: skip
+    assert "it wants windows-latest" in told["jobs"]["test (windows-latest)"]["message"]
+    assert "\nsuccess" in told["logs"]["after"]
+    assert "\nskipped" in told["logs"]["last"]
+
+
+def test_a_failure_far_back_is_seen_and_a_skipped_job_passes_it_on(repository: MakeRepository) -> None:
+    jobs = """
+  a: {runs-on: x, steps: [{run: exit 1}]}
+  b: {needs: a, runs-on: x, steps: [{run: 'true'}]}
+  c: {needs: b, runs-on: x, if: failure(), steps: [{run: 'echo "seen ${{ needs.b.result }}"'}]}
+  d: {needs: [a, b], runs-on: x, if: success() || failure(), steps: [{run: 'true'}]}
+  soft: {runs-on: x, continue-on-error: true, steps: [{run: exit 1}]}
+  e: {needs: soft, runs-on: x, steps: [{run: 'echo "soft ${{ needs.soft.result }}"'}]}
+"""
+    told = run(repository({".github/workflows/ci.yml": HEAD + jobs}), code=1)
+    assert statuses(told) == {"a": "failed", "b": "skipped", "c": "passed", "d": "passed", "soft": "failed", "e": "passed"}
+    assert "seen skipped" in told["logs"]["c"]
+    assert "soft success" in told["logs"]["e"]
+    assert told["jobs"]["b"]["message"] == "an earlier job failed"

@@ -89,7 +89,7 @@ def _table(prepared: Prepared, run: Run | None, paint: show.Paint) -> None:
                 stage = job.job.stage
                 print(paint(f"  {stage}", "1"))
             words = [
-                job.when.value if job.when.value != "on_success" else "",
+                job.when.value if job.when.value != "on_success" and job.job.workflow is None else job.message,
                 "" if job.needs is None else f"needs {', '.join(job.needs) or 'nothing'}",
             ]
             words += ["may fail" if job.allow_failure.always or job.allow_failure.exit_codes else ""]

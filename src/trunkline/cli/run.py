@@ -201,7 +201,7 @@ def _list(run: Run, as_json: bool) -> str:
     lines = []
     for job in sorted(run.jobs, key=lambda j: order.get(j.job.stage, 0)):
         said = "" if job.needs is None else f"needs {', '.join(job.needs) or 'nothing'}"
-        words = [w for w in (job.when.value if job.when.value != "on_success" else "", said) if w]
+        words = [w for w in (job.when.value if job.when.value != "on_success" and job.job.workflow is None else job.message, said) if w]
         lines.append(f"{job.job.stage:{stage_width}}  {job.name:{width}}  {'; '.join(words)}".rstrip())
     return "\n".join(lines) + "\n"
 

@@ -308,8 +308,12 @@ class LocalRun:
         self.run = run
         self.heights = settle.heights(run)
         for name in names:
-            heappush(self.queued, (-self.heights.get(name, 0), run.position(name), name))
+            if run.job(name).status is Status.QUEUED:
+                heappush(self.queued, (-self.heights.get(name, 0), run.position(name), name))
+            else:
+                self.observe("skip", self._shown(run.job(name)), b"")
         self.observe("replaced", self._shown(job), b"")
+        self.take(*settle.advance(run, time.time()))
 
     def _receive(self, every: float | None, tick: Callable[[], None]) -> None:
         try:

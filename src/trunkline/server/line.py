@@ -284,6 +284,7 @@ class Line:
         saved = self.store.write(lambda tx: tx.rewrite_jobs(before, after, (), time.time()))
         self.heights.pop(saved.id, None)
         self.active[saved.id] = saved
+        self.change(saved.id, lambda run: settle.advance(run, time.time()))
         self.hub.publish(f"run:{saved.id}", {"run": saved.number, "status": saved.status.value, "jobs": len(saved.jobs)})
 
     def _publish(self, before: Run, after: Run) -> None:

@@ -175,7 +175,10 @@ def root_of(event: Event, about: About, job: WorkflowJob, variables: Mapping[str
     """Return what all expressions of a job's workflow see."""
     told = replace(about, workflow=job.workflow, file=job.origin, event_name=job.event)
     inputs = {name: expressions.as_values(json.loads(given)) for name, given in job.inputs}
-    return {"github": github(event, told), "vars": dict(variables), "inputs": inputs, "secrets": dict(secrets)}
+    about_it = github(event, told)
+    if job.event == "workflow_dispatch" and isinstance(about_it["event"], dict):
+        about_it["event"] = {**about_it["event"], "inputs": {name: expressions.to_text(given) for name, given in inputs.items()}}
+    return {"github": about_it, "vars": dict(variables), "inputs": inputs, "secrets": dict(secrets)}
 
 
 # needs
@@ -226,4 +229,5 @@ def status_before(run: Run, job: JobRun, wanted: tuple[Needed, ...]) -> str:
         return "failure"
     if any(j.status is Status.CANCELED for j in seen.values()):
         return "cancelled"
-    return "success" if all(result_of([j]) == "success" for j in direct) else "skipped"
+    groups = [[j for j in direct if j.job.workflow is not None and job.job.workflow.reaches(n, j.job.workflow)] for n in wanted]
+    return "success" if all(result_of(group) == "success" for group in groups) else "skipped"

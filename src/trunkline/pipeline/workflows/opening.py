@@ -11,7 +11,7 @@ from trunkline.model.runs import JobRun, Run, Status
 from trunkline.model.workflows import WorkflowJob
 from trunkline.pipeline.workflows import contexts as c
 from trunkline.pipeline.workflows.contexts import Context, Outputs
-from trunkline.pipeline.workflows.planning import Scope, expanded, inside, linked, refusal, unique
+from trunkline.pipeline.workflows.planning import Scope, expanded, inside, linked, placed, refusal, unique
 
 DEFAULT_MINUTES = 360.0
 
@@ -37,7 +37,8 @@ def opened(run: Run, job: JobRun, outputs: Outputs, root: Context) -> Opened:
                 return Opened(run, skipped=refused)
             known = {call.key: scopes[i].contexts["needs"] for i, call in enumerate(w.calls)}
             legs = expanded(job.job, root, {**known, "": scopes[-1].contexts["needs"]})  # type: ignore[dict-item]
-            made = unique([replace(job, id=0, job=leg) for leg in legs], {j.name for j in run.jobs if j.name != job.name})
+            legs_ = [placed(replace(job, id=0, job=leg), root) for leg in legs]
+            made = unique(legs_, {j.name for j in run.jobs if j.name != job.name})
             jobs: list[JobRun] = []
             for other in run.jobs:
                 jobs += made if other.name == job.name else [other]
@@ -46,7 +47,13 @@ def opened(run: Run, job: JobRun, outputs: Outputs, root: Context) -> Opened:
             refused = refusal(w, _scopes(run, job, w, outputs, root), root)
             if refused:
                 return Opened(run, skipped=refused)
-        return Opened(run.with_jobs({job.name: _settled(run, job, outputs, root)}), (job.name,))
+        settled = _settled(run, job, outputs, root)
+        if (
+            any("${{" in label for label in w.runs_on)
+            and (foreign := placed(settled, contexts_of(run, job, outputs, root))).status is Status.SKIPPED
+        ):
+            return Opened(run, skipped=foreign.message)
+        return Opened(run.with_jobs({job.name: settled}), (job.name,))
     except (ExpressionMistake, ConfigError) as mistake:
         return Opened(run, wrong=str(mistake))
 

@@ -16,6 +16,8 @@ from trunkline.pipeline.workflows import contexts as c
 from trunkline.pipeline.workflows.contexts import About, Context
 from trunkline.pipeline.workflows.triggers import judge
 
+FOREIGN = ("windows", "macos")  # beginnings of labels of runners that there are none of
+
 
 @record
 class Planned:
@@ -166,7 +168,7 @@ def _first_look(job: Job, root: Context) -> tuple[list[JobRun], str, bool]:
         if refused:
             return [_job_run(replace(job, name=shown(w, root)), Status.SKIPPED, refused)], refused, False
     try:
-        made = [_job_run(leg) for leg in expanded(job, root, {})]
+        made = [placed(_job_run(leg), root) for leg in expanded(job, root, {})]
     except Unclear:
         made = [_job_run(replace(job, name=shown(w, root)))]
     said = "it needs no other job" if is_early else f"after {', '.join(n.job for n in job.needs or ())}"
@@ -176,8 +178,22 @@ def _first_look(job: Job, root: Context) -> tuple[list[JobRun], str, bool]:
 def _job_run(job: Job, status: Status = Status.CREATED, message: str = "") -> JobRun:
     w = job.workflow
     assert w is not None
-    decides = any(templates.names_status(text) for text in (*(call.condition for call in w.calls), w.condition))
-    return JobRun(0, job, status, When.ALWAYS if decides else When.ON_SUCCESS, AllowFailure(), needs=(), message=message)
+    waits = bool(w.needs) or any(call.needs for call in w.calls)  # then its `if` is judged, whatever has become of them
+    return JobRun(0, job, status, When.ALWAYS if waits else When.ON_SUCCESS, AllowFailure(), needs=(), message=message)
+
+
+def placed(job: JobRun, contexts: Mapping[str, object]) -> JobRun:
+    """Return a job that is to run, or as skipped where it wants another kind of machine than there is."""
+    w = job.job.workflow
+    assert w is not None
+    leg = json.loads(w.matrix) if w.matrix else {}
+    told = {**contexts, "matrix": leg, "strategy": {}}
+    try:
+        labels = [templates.text(text, told) for text in w.runs_on]
+    except ExpressionMistake:
+        return job  # it depends on jobs that have not ended, or is a mistake: both come out when it starts
+    foreign = next((label for label in labels if label.lower().startswith(FOREIGN)), "")
+    return replace(job, status=Status.SKIPPED, message=f"it wants {foreign}; there are only Linux runners") if foreign else job
 
 
 def refusal(w: WorkflowJob, scopes: list[Scope], root: Context) -> str:
