@@ -119,7 +119,7 @@ GITHUB_STATES = (
     ("reusable workflows", "work, local and of other repositories; inputs, secrets, `inherit`, outputs; in a matrix too"),
     ("`concurrency`", "of workflows: one runs, one waits, `cancel-in-progress`; of jobs: one after the other, `cancel-in-progress` does not act there"),
     ("`permissions`", "scope `github.token`: contents (fetch; write: releases), actions (read artifacts; write: start runs); others grant nothing "
-     "here; `id-token` is not served"),
+     "here; `id-token: write`: tokens of this server's issuer"),
     ("`environment`", "name and url are noted with the deployment; GitHub's protection rules do not exist"),
     ("`runs-on`", "any; all jobs run on this machine"),
     ("`container`", "`python:*` by an interpreter of this machine; others, `services` and Docker actions wait for the docker executor: the job fails "

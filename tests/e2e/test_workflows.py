@@ -228,8 +228,18 @@ jobs:
       - id: s
         run: |
           echo "host=a.example" >> $GITHUB_OUTPUT
+          echo "my token is ${{ github.token }}"
           git clone -q "http://x:${{ github.token }}@PLACE/team/project.git" copy && test -f copy/a.txt && echo cloned
           curl -s -o /dev/null -w 'start %{http_code}' -X POST -H 'Authorization: Bearer ${{ secrets.GITHUB_TOKEN }}' -H 'Content-Type: application/json' -d '{}' http://PLACE/api/v1/projects/team/project/runs
+  proof:
+    runs-on: x
+    permissions: {id-token: write}
+    steps:
+      - run: |
+          curl -s -H "Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=vault" | python3 -c '
+          import base64, json, sys
+          part = json.load(sys.stdin)["value"].split(".")[1]
+          print("proves", json.dumps(json.loads(base64.urlsafe_b64decode(part + "==")), sort_keys=True))'
   none:
     runs-on: x
     permissions: {}
@@ -243,7 +253,12 @@ jobs:
     assert run["jobs"]["read"]["status"] == "passed", log
     assert "cloned" in log
     assert "start 403" in log
+    assert "my token is [MASKED]" in log
     assert run["jobs"]["none"]["status"] == "failed"
+    proof = _log(server, run, "proof")
+    assert '"aud": "vault"' in proof, proof
+    assert '"sub": "repo:team/project:ref:refs/heads/main"' in proof
+    assert '"repository": "team/project"' in proof
     page = server.request("GET", "/team/project/environments")[1].decode()
     assert len(server.runs()) == 1
     assert "https://a.example/" in page or "https://a.example/" in json.dumps(server.get("/api/v1/projects/team/project/environments"))

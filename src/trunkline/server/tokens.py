@@ -20,6 +20,9 @@ from trunkline.server.auth import hashed
 PREFIX = "glcbt-"  # GitLab's prefix of job tokens: its runner masks what begins with it
 
 
+READ_ONLY = (("actions", "read"), ("contents", "read"))  # what a stranger's change may do
+
+
 @record
 class Bearer:
     """Which job a token belongs to."""
@@ -42,6 +45,8 @@ class JobTokens:
         secret = token(PREFIX)
         with self.lock:
             scopes = job.job.workflow.permissions if job.job.workflow is not None else None
+            if not run.event.trusted:
+                scopes = READ_ONLY
             self.known[hashed(secret)] = Bearer(job.id, run.id, run.project, scopes)
         return secret
 
@@ -102,15 +107,15 @@ class Issuer:
         """Return the public keys (RFC 7517)."""
         return {"keys": [{**self.key().as_dict(private=False), "use": "sig", "alg": "RS256"}]}
 
-    def sign(self, audience: tuple[str, ...], claims: Mapping[str, str], seconds: float) -> str:
-        """Return a token for these audiences, valid for so many seconds."""
+    def sign(self, audience: tuple[str, ...], claims: Mapping[str, str], seconds: float, subject: str = "") -> str:
+        """Return a token for these audiences, valid for so many seconds; without a `subject` it is GitLab's for a job."""
         from joserfc import jwt
 
         now = int(time.time())
         ref_type = "tag" if claims["ref_type"] == "tag" else "branch"
         body = {
             "iss": self.url,
-            "sub": f"project_path:{claims['project_path']}:ref_type:{ref_type}:ref:{claims['ref']}",
+            "sub": subject or f"project_path:{claims['project_path']}:ref_type:{ref_type}:ref:{claims['ref']}",
             "aud": audience[0] if len(audience) == 1 else list(audience),
             "iat": now,
             "nbf": now - 5,

@@ -73,7 +73,27 @@ class Workflows:
         found = contexts_of(run, job, self.outputs(run), self.root(run, job, token))
         asked = {name.lower() for name, _ in w.inputs}
         env = {name: text for name, text in run.event.variables if name.lower() not in asked}
-        return {**found, "trunkline": {"changed": run.event.changed, "env": env}}
+        proofs = {}
+        granted = dict(w.permissions or ())
+        if run.event.trusted and "write" in (granted.get("id-token"), granted.get("*")):
+            proofs = {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.line.url}/api/v1/id_token?of=job", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": token}
+        return {**found, "trunkline": {"changed": run.event.changed, "env": env, "proofs": proofs}}
+
+    def id_token(self, run: Run, job: JobRun, audience: str) -> str:
+        """Return a token that proves a job to others (GitHub's documentation of OpenID Connect: its claims)."""
+        github = self.root(run, job)["github"]
+        assert isinstance(github, dict)
+        names = ("repository", "repository_owner", "ref", "ref_type", "sha", "workflow", "workflow_ref", "actor", "event_name", "run_id", "run_number",
+                 "run_attempt", "head_ref", "base_ref")  # fmt: skip
+        claims = {name: str(github[name]) for name in names} | {"runner_environment": "self-hosted", "job_id": str(job.id)}
+        subject = f"repo:{run.project}:ref:{github['ref']}"
+        if job.job.environment is not None:
+            claims["environment"] = job.job.environment.name
+            subject = f"repo:{run.project}:environment:{job.job.environment.name}"
+        elif run.event.is_request:
+            subject = f"repo:{run.project}:pull_request"
+        seconds = job.job.timeout or self.line.job_timeout
+        return self.line.assigner.issuer.sign((audience or f"{self.line.url}/{run.project.partition('/')[0]}",), claims, seconds, subject)
 
     # what else starts them
 

@@ -100,7 +100,9 @@ class Steps:
         """Return the environment that every step has."""
         own = ("CI", "TRUNKLINE", "TRUNKLINE_LOCAL")
         env = {n: v for n, v in self.worker.environment().items() if not n.startswith(("CI_", "GITLAB_")) or n in own}
-        return {**env, "CI": "true", "GITHUB_ACTIONS": "true"}
+        about = (self.task.contexts or {}).get("trunkline")
+        proofs = about.get("proofs") if isinstance(about, dict) else None
+        return {**env, **(proofs or {}), "CI": "true", "GITHUB_ACTIONS": "true"}
 
     def _contexts(self) -> dict[str, Any]:
         given: dict[str, Any] = dict(self.task.contexts or {})
@@ -122,6 +124,7 @@ class Steps:
         secrets = given.get("secrets", {})
         self.trace.masker.add(*(text for text in secrets.values() if text))
         token = secrets.get("GITHUB_TOKEN") or github.get("token") or ""
+        self.trace.masker.add(*([token] if token else []))
         secrets = {**secrets, "GITHUB_TOKEN": token} if token else secrets
         return {**given, "github": {**github, "token": token}, "secrets": secrets, "runner": runner, "job": {"status": "success"}}
 
@@ -196,7 +199,7 @@ class Steps:
             title = _shown(title, evaluate)
         except ExpressionMistake as mistake:
             about |= {"outcome": "failure", "conclusion": "failure"}
-            self._fail(frame, f"{title}: {mistake}")
+            self._fail(frame, f"{step.place.file}:{step.place.line}: {title}: {mistake}")
             return
         with self.trace.section(f"step_{number}", title):
             done = self._attempt(step, frame, env, evaluate, number, title, following, about)

@@ -11,11 +11,12 @@ from trunkline.ports.store import User
 from trunkline.server.api import delivery, projects, runs
 from trunkline.server.desk import Desk, NotFound, Unauthorised
 
-_JOB_MAY = re.compile(r"GET /api/v1/(jobs/\d+(/artifacts.*)?|projects/.+/artifacts/.+)|POST /api/v1/projects/.+/(releases|runs)")
+_JOB_MAY = re.compile(r"GET /api/v1/(id_token|jobs/\d+(/artifacts.*)?|projects/.+/artifacts/.+)|POST /api/v1/projects/.+/(releases|runs)")
 
 # What `permissions` of a workflow must say for a job's token to do it.
 _NEEDS = (
-    (re.compile(r"GET "), "actions", "read"),
+    (re.compile(r"GET .*/id_token"), "id-token", "write"),
+    (re.compile(r"GET (?!.*/id_token)"), "actions", "read"),
     (re.compile(r"POST .*/releases"), "contents", "write"),
     (re.compile(r"POST .*/runs"), "actions", "write"),
 )

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
+from trunkline.model.errors import Refused
 from trunkline.pipeline.why import explain
 from trunkline.ports.store import User
 from trunkline.server import traces
@@ -66,6 +67,16 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
     def act_on_run(run_id: int, action: Literal["cancel", "retry"]) -> RunOut:
         """Cancel a run, or retry its failed jobs."""
         return run_out(desk.line.cancel(run_id) if action == "cancel" else desk.line.retry_failed(run_id))
+
+    @api.get("/id_token", tags=["jobs"])
+    def id_token(audience: str = "", user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008
+        """Return a token that proves the job that asks to others (for jobs with `permissions: {id-token: write}`)."""
+        if not user.job:
+            raise Refused("only a running job can prove what it is")
+        found, asking = desk.job(user.job)
+        if asking.job.workflow is None or user.scopes is None:
+            raise Refused("the permissions of the workflow do not say id-token: write")
+        return {"count": 1, "value": desk.line.workflows.id_token(found, asking, audience)}
 
     @api.get("/jobs/{job_id}", tags=["jobs"])
     def job(job_id: int) -> JobOut:
