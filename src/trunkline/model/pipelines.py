@@ -121,11 +121,14 @@ class RefPolicy:
 
 @record
 class Image:
-    """A container image as it was asked for."""
+    """A container image as it was asked for. `pull` are pull policies, `platform` and `user` are Docker's."""
 
     name: str
     place: Place
     entrypoint: tuple[str, ...] | None = None
+    pull: tuple[str, ...] = ()
+    platform: str = ""
+    user: str = ""
 
 
 @record
@@ -135,6 +138,12 @@ class Service:
     name: str
     place: Place
     alias: str = ""
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    variables: tuple[Variable, ...] = ()
+    pull: tuple[str, ...] = ()
+    platform: str = ""
+    user: str = ""
 
 
 @record

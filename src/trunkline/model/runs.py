@@ -5,6 +5,7 @@ from enum import Enum
 from trunkline.kit.record import field, record, replace
 from trunkline.model.events import Event
 from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
+from trunkline.model.runners import Worker
 
 
 class Status(Enum):
@@ -40,6 +41,12 @@ class Reason(Enum):
     CANCELED = "canceled"
     DOWNSTREAM = "downstream_pipeline_creation_failed"
     BRIDGE = "bridge_failure"
+    IMAGE = "image_pull_failure"
+    CONFIGURATION = "runner_configuration_error"
+    OUTSIDE = "runner_external_dependency_failure"
+    STUCK = "stuck_or_timeout_failure"
+    TRACE = "trace_size_exceeded"
+    UNKNOWN = "unknown_failure"
 
 
 @record
@@ -67,7 +74,10 @@ class Link:
 
 @record
 class JobRun:
-    """One job in one run. `id` is unique on a server; `attempt` counts from 1; times are seconds since the epoch."""
+    """One job in one run. `id` is unique on a server; `attempt` counts from 1; times are seconds since the epoch.
+
+    `worker` is the machine of the fleet that works it, None for this process.
+    """
 
     id: int
     job: Job
@@ -85,6 +95,7 @@ class JobRun:
     coverage: float | None = None
     environment_note: str = ""
     downstream: Link | None = None
+    worker: Worker | None = None
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from trunkline.kit.record import replace
 from trunkline.kit.words import duration
 from trunkline.model.events import EventKind
 from trunkline.model.pipelines import When
+from trunkline.model.runners import Worker
 from trunkline.model.runs import Fact, JobResult, JobRun, Reason, Run, Status
 from trunkline.pipeline.standings import CANCELED, FAILED, SKIPPED, SUCCESS, Standings, standings_of
 
@@ -61,9 +62,12 @@ def _moved(job: JobRun, fate: str, now: float) -> JobRun:
     return replace(job, status=Status.QUEUED, queued_at=now, message=message)
 
 
-def start(run: Run, name: str, now: float) -> tuple[Run, Facts]:
-    """Mark a queued job as running."""
-    job = replace(run.job(name), status=Status.RUNNING, started_at=now, finished_at=None, exit_code=None, message="", reason=Reason.NONE)
+def start(run: Run, name: str, now: float, worker: Worker | None = None) -> tuple[Run, Facts]:
+    """Mark a queued job as running, by a machine of the fleet or by this process."""
+    before = run.job(name)
+    job = replace(
+        before, status=Status.RUNNING, started_at=now, finished_at=None, exit_code=None, message="", reason=Reason.NONE, worker=worker
+    )
     standings = standings_of(run)
     standings.put(job)
     return _closed(standings, [Fact("JobStarted", run.id, name)], [], now)
@@ -123,6 +127,14 @@ def skip(run: Run, name: str, message: str, now: float) -> tuple[Run, Facts]:
     standings = standings_of(run)
     standings.put(job)
     return _closed(standings, [Fact("JobSkipped", run.id, name)], standings.advance(lambda waiting, fate: _moved(waiting, fate, now)), now)
+
+
+def hand_back(run: Run, name: str, now: float) -> tuple[Run, Facts]:
+    """Queue a job again that was handed to a machine which never began it: the attempt stays the same."""
+    job = replace(run.job(name), status=Status.QUEUED, started_at=None, queued_at=now, worker=None)
+    standings = standings_of(run)
+    standings.put(job)
+    return _closed(standings, [Fact("JobQueued", run.id, name)], [], now)
 
 
 def fail(run: Run, name: str, message: str, now: float) -> tuple[Run, Facts]:

@@ -39,13 +39,14 @@ from trunkline.model.deliveries import Release, Rollout
 from trunkline.model.errors import OutsideError
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
+from trunkline.model.runners import Worker
 from trunkline.model.runs import Decision, Fact, JobRun, Link, Reason, Run, Status
 from trunkline.model.schedules import Schedule
 from trunkline.ports.store import Document, Project, RunRow, Transaction, User
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Document)
-HEAD = "0004"
+HEAD = "0005"
 
 
 def _packed(value: object) -> bytes:
@@ -425,6 +426,7 @@ def _job_columns(job: JobRun) -> dict[str, Any]:
         "coverage": job.coverage,
         "environment_note": job.environment_note,
         "downstream": None if job.downstream is None else to_plain(job.downstream),
+        "worker": None if job.worker is None else to_plain(job.worker),
     }
 
 
@@ -447,6 +449,7 @@ def _job_run(row: RowMapping) -> JobRun:
         coverage=row["coverage"],
         environment_note=row["environment_note"],
         downstream=from_plain(Link, row["downstream"]) if row["downstream"] else None,
+        worker=from_plain(Worker, row["worker"]) if row["worker"] else None,
     )
 
 

@@ -105,6 +105,7 @@ jobs = Table(
     Column("environment_note", Text, nullable=False),
     Column("dotenv", JSON),
     Column("downstream", JSON),
+    Column("worker", JSON),
     Column("definition", LargeBinary, nullable=False),
 )
 attempts = Table(

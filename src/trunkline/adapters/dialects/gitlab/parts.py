@@ -384,18 +384,20 @@ def image(node: Node, where: str, m: Mistakes) -> Image | None:
     if "name" not in parts:
         m.error(node, where, f"{where} needs a name")
         return None
-    _executor_options(parts, where, m)
+    pull, platform, user = _executor_options(parts, where, m)
     entrypoint = m.strings(parts["entrypoint"], f"{where}:entrypoint") if "entrypoint" in parts else None
-    return Image(m.text(parts["name"], f"{where}:name"), place(parts["name"]), entrypoint)
+    return Image(m.text(parts["name"], f"{where}:name"), place(parts["name"]), entrypoint, pull, platform, user)
 
 
-def _executor_options(parts: dict[str, Node], where: str, m: Mistakes) -> None:
-    """Check what an image or service says to one executor, and how it is pulled."""
+def _executor_options(parts: dict[str, Node], where: str, m: Mistakes) -> tuple[tuple[str, ...], str, str]:
+    """Check what an image or service says to one executor, and how it is pulled; return pull policies, Docker's platform and user."""
+    told: dict[str, str] = {}
     for executor, words in (("docker", ("platform", "user")), ("kubernetes", ("user",))):
         if executor in parts:
             for word, node in m.mapping(parts[executor], f"{where}:{executor}", words).items():
                 if word not in words:
                     continue
+                told |= {word: str(node.value)} if executor == "docker" else {}
                 number = executor == "kubernetes" and isinstance(node.value, int) and not isinstance(node.value, bool)
                 if not number and not (isinstance(node.value, str) and node.value):
                     m.error(node, where, f"{where}:{executor}:{word} must be a text, this is {'empty' if node.value == '' else node.kind}")
@@ -403,8 +405,9 @@ def _executor_options(parts: dict[str, Node], where: str, m: Mistakes) -> None:
         listed = parts["pull_policy"].value if isinstance(parts["pull_policy"].value, list) else [parts["pull_policy"]]
         if not listed:
             m.error(parts["pull_policy"], where, f"{where}:pull_policy is empty", "always, if-not-present or never")
-        for item in listed:
-            m.choice(item, f"{where}:pull_policy", ("always", "if-not-present", "never"))
+        pull = tuple(m.choice(item, f"{where}:pull_policy", ("always", "if-not-present", "never")) for item in listed)
+        return pull, told.get("platform", ""), told.get("user", "")
+    return (), told.get("platform", ""), told.get("user", "")
 
 
 def services(node: Node, where: str, m: Mistakes) -> tuple[Service, ...]:
@@ -417,13 +420,22 @@ def services(node: Node, where: str, m: Mistakes) -> tuple[Service, ...]:
     for item in node.value:
         if isinstance(item.value, dict):
             parts = m.mapping(item, where, keywords.SERVICE)
-            _executor_options(parts, where, m)
+            pull, platform, user = _executor_options(parts, where, m)
             for word in ("entrypoint", "command"):
                 if word in parts and not isinstance(parts[word].value, list):
                     m.error(parts[word], where, f"{where}:{word} must be a list of strings, this is {parts[word].kind}")
             if "name" in parts:
                 alias = m.text(parts["alias"], f"{where}:alias") if "alias" in parts else ""
-                out.append(Service(m.text(parts["name"], f"{where}:name"), place(parts["name"]), alias))
+                given = {
+                    w: m.strings(parts[w], f"{where}:{w}")
+                    for w in ("entrypoint", "command")
+                    if w in parts and isinstance(parts[w].value, list)
+                }
+                own = variables(parts["variables"], f"{where}:variables", m) if "variables" in parts else ()
+                name = m.text(parts["name"], f"{where}:name")
+                out.append(
+                    Service(name, place(parts["name"]), alias, given.get("entrypoint"), given.get("command"), own, pull, platform, user)
+                )
             else:
                 m.error(item, where, f"{where}: a service needs a name")
         else:
