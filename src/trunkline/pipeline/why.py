@@ -1,5 +1,7 @@
 """Why a job was created, left out, skipped, or still waits: read from what the plan recorded, never guessed anew."""
 
+from collections.abc import Callable
+
 from trunkline.kit.record import record
 from trunkline.kit.words import did_you_mean
 from trunkline.model.runs import Decision, JobRun, Run, Status
@@ -15,8 +17,10 @@ class Answer:
     more: tuple[str, ...] = ()
 
 
-def explain(decisions: tuple[Decision, ...], run: Run | None, name: str) -> Answer | None:
-    """Answer for one job, or for those that one became (a matrix), or None if no job has that name."""
+def explain(
+    decisions: tuple[Decision, ...], run: Run | None, name: str, waits_for: Callable[[Run, JobRun], str] | None = None
+) -> Answer | None:
+    """Answer for one job, or for those that one became (a matrix), or None if no job has that name. `waits_for` tells what a queued job waits for."""
     jobs = [j for j in run.jobs if j.name == name] or [j for j in run.jobs if j.job.group == name] if run is not None else []
     decision = next((d for d in decisions if d.job == name), None)
     if decision is None and jobs:
@@ -28,7 +32,7 @@ def explain(decisions: tuple[Decision, ...], run: Run | None, name: str) -> Answ
     if not decision.created or run is None or not jobs:
         return Answer(f"{name} is not in this run: {decision.because}", place, values)
     more = (
-        _standing(run, jobs[0])
+        _standing(run, jobs[0], waits_for)
         if len(jobs) == 1
         else [f"it became {len(jobs)} jobs: {', '.join(f'{j.name} ({j.status.value})' for j in jobs[:20])}"]
     )
@@ -41,7 +45,7 @@ def nearest_job(decisions: tuple[Decision, ...], name: str) -> str:
     return did_you_mean(name, names) or f"the jobs are {', '.join(names[:20])}"
 
 
-def _standing(run: Run, job: JobRun) -> list[str]:
+def _standing(run: Run, job: JobRun, waits_for: Callable[[Run, JobRun], str] | None = None) -> list[str]:
     lines: list[str] = []
     if job.needs is None:
         index = {stage: i for i, stage in enumerate(run.stages)}
@@ -55,7 +59,7 @@ def _standing(run: Run, job: JobRun) -> list[str]:
             waiting = [j.name for j in before if not j.status.is_final]
             lines.append("it waits for " + ", ".join(waiting[:10]))
         case Status.QUEUED:
-            lines.append("it waits for a free runner")
+            lines.append(waits_for(run, job) if waits_for is not None else "it waits for a free runner")
         case Status.MANUAL:
             lines.append("it is started by hand" + ("" if job.allow_failure.always else ", and the run waits for that"))
         case Status.SKIPPED:

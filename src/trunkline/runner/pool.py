@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from trunkline.execution.work import Assignment, Workshop, work
 from trunkline.kit.processes import Cancel
-from trunkline.model.runs import JobResult, Reason, Status
+from trunkline.model.runs import JobResult, JobRun, Reason, Status
+from trunkline.model.variables import resolve
 
 
 class Pool:
@@ -44,6 +45,11 @@ class Pool:
             self.threads.pop(job, None)
         if not self.closing:
             ended(result)
+
+    def objections(self, job: JobRun) -> tuple[str, ...]:
+        """Return why a job can't be worked here."""
+        values = resolve(job.job.variables)
+        return tuple(text for _, text in self.shop.executor.objections(job.job, values))
 
     def cancel(self, job: int) -> None:
         """Ask a job to end; one that is not here is fine."""

@@ -28,12 +28,13 @@ from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runs import Run
-from trunkline.server import gitlab_api
+from trunkline.server import gitlab_api, runner_api
 from trunkline.server.api import error_response, router
 from trunkline.server.auth import LOOPBACK, Doorkeeper
 from trunkline.server.builds import builder
 from trunkline.server.deliveries import Deliverer
 from trunkline.server.desk import Desk
+from trunkline.server.fleet import Fleet
 from trunkline.server.git import GitDoor
 from trunkline.server.hub import Hub
 from trunkline.server.line import JobRunner, Line
@@ -92,7 +93,10 @@ class House:
         self.schedules = Schedules(self.store, self.line)
         self.mirrors = Mirrors(self.store, self.line, self.line.variables.sealer)
         self.line.on_status, self.line.origin, self.line.on_filtered = self.mirrors.tell, self.mirrors.origin, self.mirrors.tell_filtered
-        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests, self.mirrors)
+        self.fleet = Fleet(self.store, self.line, settings.base_url)
+        self.line.has_fleet = lambda: bool(self.fleet.runners)
+        self.line.leaves_here, self.line.on_queue, self.line.on_canceled = self.fleet.leaves_here, self.fleet.changed, self.fleet.canceled
+        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests, self.mirrors, self.fleet)
 
     def _green(self, run: Run) -> None:
         """A run has passed: what waited for it goes on."""
@@ -170,6 +174,7 @@ def create_app(house: House) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         house.hub.loop = asyncio.get_running_loop()
         interrupted = await asyncio.to_thread(house.line.recover)
+        await asyncio.to_thread(house.fleet.recover)
         await asyncio.to_thread(house.walker.start)
         if interrupted:
             log.info("jobs were interrupted by the last stop", count=interrupted)
@@ -188,7 +193,7 @@ def create_app(house: House) -> FastAPI:
         description="From git push to a tested result.",
     )
     app.include_router(router(house.desk))
-    app.router.routes += gitlab_api.routes(house.desk)
+    app.router.routes += [*runner_api.routes(house.desk, house.fleet), *gitlab_api.routes(house.desk)]
     pages, git = Pages(house.desk), GitDoor(house.line, house.doorkeeper)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Metrics(house.line, house.pool, house.walker))
@@ -274,6 +279,7 @@ async def _tick(house: House) -> None:
             await asyncio.to_thread(house.line.catch_up)
             await asyncio.to_thread(house.schedules.tick, time.time())
             await asyncio.to_thread(house.mirrors.tick, time.time())
+            await asyncio.to_thread(house.fleet.tick, time.time())
             await asyncio.to_thread(house.line.environments.tick, time.time())
             await asyncio.to_thread(house.line.publisher.tick, time.time())
             if time.monotonic() - tidied > 3600:

@@ -57,13 +57,18 @@ class Assigner:
         except ExpressionMistake as mistake:
             raise ConfigError(f"what was handed to the workflow can't be read: {mistake}") from None
 
+    def far_variables(self, run: Run, job: JobRun, secret: str) -> tuple[Variable, ...]:
+        """Return the variables of an attempt that a machine of the fleet works, whose token is `secret`."""
+        known = self.values(run, job) if job.job.id_tokens or job.job.far_needs else {}
+        return self._variables(run, job, self._proofs(run, job, known, secret))
+
     def values(self, run: Run, job: JobRun) -> dict[str, str]:
         """Return what a job's variables resolve to."""
         return resolve(self._variables(run, job))
 
-    def _proofs(self, run: Run, job: JobRun, known: Mapping[str, str]) -> tuple[Variable, ...]:
+    def _proofs(self, run: Run, job: JobRun, known: Mapping[str, str], secret: str = "") -> tuple[Variable, ...]:
         """Return what an attempt may prove: its own token for this server, and id tokens for others."""
-        secret = self.tokens.issue(run, job)
+        secret = secret or self.tokens.issue(run, job)
         scheme, _, host = self.line.url.partition("://")
         if run.event.payload:
             files = [Variable("TRIGGER_PAYLOAD", run.event.payload, raw=True, file=True)]

@@ -12,6 +12,7 @@ from trunkline.model.runs import JobRun, Run
 from trunkline.ports.store import User
 from trunkline.server.auth import Doorkeeper
 from trunkline.server.deliveries import Deliverer
+from trunkline.server.fleet import Fleet
 from trunkline.server.line import Line
 from trunkline.server.mirrors import Mirrors
 from trunkline.server.requests import Requests
@@ -31,10 +32,17 @@ class Desk:
     """What the API and the pages look things up with. Its methods block: call them from a thread."""
 
     def __init__(
-        self, line: Line, doorkeeper: Doorkeeper, deliverer: Deliverer, schedules: Schedules, requests: Requests, mirrors: Mirrors
+        self,
+        line: Line,
+        doorkeeper: Doorkeeper,
+        deliverer: Deliverer,
+        schedules: Schedules,
+        requests: Requests,
+        mirrors: Mirrors,
+        fleet: Fleet,
     ) -> None:
         self.line, self.doorkeeper, self.store, self.deliverer, self.schedules = line, doorkeeper, line.store, deliverer, schedules
-        self.requests, self.mirrors = requests, mirrors
+        self.requests, self.mirrors, self.fleet = requests, mirrors, fleet
         self.starter = Starter(line.store, line)
 
     def run(self, project: str, number: int) -> Run:

@@ -61,6 +61,10 @@ class JobRunner(Protocol):
         """Ask a job to end."""
         ...
 
+    def objections(self, job: JobRun) -> tuple[str, ...]:
+        """Return why a job can't be worked here."""
+        ...
+
     def close(self) -> None:
         """Kill what runs."""
         ...
@@ -102,6 +106,12 @@ class Line:
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
         self.groups = ResourceGroups(store)
         self.assigner = Assigner(self)
+        self.leaves_here: Callable[[Run, JobRun], bool] = lambda run, job: True  # says whether this process's own runner takes a job
+        self.has_fleet: Callable[[], bool] = lambda: False
+        self.on_queue: Callable[[], None] = lambda: None  # told when jobs wait that others may take
+        self.on_canceled: Callable[[JobRun], None] = lambda job: (
+            None
+        )  # told of a job that was canceled while a machine of the fleet worked it
         self.publisher = Publisher(self)
         self.counts = {"runs": 0, "jobs": 0}
         self.unsaved: list[tuple[int, int, JobResult]] = []  # results that wait for the disk
@@ -269,7 +279,9 @@ class Line:
             self._publish(before, after)
             for old, new in zip(before.jobs, after.jobs, strict=True):
                 if old.status is Status.RUNNING and new.status is Status.CANCELED:
-                    if new.downstream is None:
+                    if old.worker is not None:
+                        self.on_canceled(old)
+                    elif new.downstream is None:
                         self.pool.cancel(new.id)
                     elif new.downstream.project == after.project:
                         self.cancel(new.downstream.run)
@@ -307,6 +319,8 @@ class Line:
                     looked.add(run_id)
                     self._trigger(run_id, time.time())
             opened_late = False
+            if self.has_fleet() and any(job.status is Status.QUEUED for run in self.active.values() for job in run.jobs):
+                self.on_queue()
             for run_id in sorted(self.active):
                 if self.pool.free <= 0:
                     return
@@ -315,6 +329,7 @@ class Line:
                     continue  # it has ended with the one before, or its turn has not come
                 now = time.time()
                 queued = [j for j in run.jobs if j.status is Status.QUEUED and j.job.trigger is None and (j.waits_until() or 0.0) <= now]
+                queued = [j for j in queued if self.leaves_here(run, j)]
                 if not queued:
                     continue
                 if len(queued) > 1:
@@ -405,6 +420,14 @@ class Line:
             self.hub.publish(f"trace:{job_id}", {"job": job_id, "ended": True})
             if job.job.release is not None and result.status is Status.PASSED:
                 self.take_refs(self.run(run_id).project, "")
+
+    def local_objects(self, job: JobRun) -> bool:
+        """Say whether this process's own runner can't work a job: it asks for a container."""
+        return bool(self.pool.objections(job))
+
+    def settle_far(self, run_id: int, job_id: int, result: JobResult) -> None:
+        """Take in what came of a job on a machine of the fleet."""
+        self._settle(run_id, job_id, result)
 
     def settle(self, run_id: int, result: JobResult) -> None:
         """Take in what came of a job, and tell of a run that has ended with it."""
@@ -500,7 +523,7 @@ class Line:
                 continue
             self._take_up(run)
             for job in run.jobs:
-                if job.status is Status.RUNNING and job.downstream is None:
+                if job.status is Status.RUNNING and job.downstream is None and job.worker is None:
                     interrupted += 1
                     result = JobResult(
                         job.name, Status.FAILED, Reason.INTERRUPTED, "the server stopped while the job ran", finished_at=time.time()

@@ -494,7 +494,7 @@ class Pages:
             log=Markup(traces.to_html(text)),  # noqa: S704 - to_html escapes
             skipped=skipped,
             size_=traces.size_of(path),
-            why=explain(run.decisions, run, job.name),
+            why=explain(run.decisions, run, job.name, self.desk.fleet.waits_for),
             notes=traces.notes(path),
             files=self.desk.artifacts(job.id)[:6],
             siblings=run.jobs,

@@ -50,6 +50,11 @@ class JobTokens:
             self.known[hashed(secret)] = Bearer(job.id, run.id, run.project, scopes)
         return secret
 
+    def restore(self, secret_hash: str, run: Run, job: JobRun) -> None:
+        """Let a token be good again after a restart."""
+        with self.lock:
+            self.known[secret_hash] = Bearer(job.id, run.id, run.project)
+
     def revoke(self, job: int) -> None:
         """Forget those of a job."""
         with self.lock:

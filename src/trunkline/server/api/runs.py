@@ -94,7 +94,7 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
     def why(job_id: int) -> dict[str, Any]:
         """Explain why the job is in the run and why it stands where it stands."""
         found, which = desk.job(job_id)
-        answer = explain(found.decisions, found, which.name)
+        answer = explain(found.decisions, found, which.name, desk.fleet.waits_for)
         assert answer is not None
         return {"answer": answer.sentence, "place": answer.place, "values": dict(answer.values), "more": answer.more}
 

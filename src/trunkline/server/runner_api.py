@@ -1,0 +1,384 @@
+"""The addresses that `gitlab-runner` asks. Source: the runner protocol as GitLab's runner speaks it; each answer's status is compared there exactly."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from trunkline.execution import artifacts
+from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
+from trunkline.ports.store import User
+from trunkline.server import uploads
+from trunkline.server.desk import Desk
+from trunkline.server.fleet import Fleet, Held
+from trunkline.server.payloads import payload
+
+HOLD = 30.0  # seconds for which a request for a job is held
+WATCHED, UNWATCHED = 2, 20  # seconds between two pieces of a log
+MOST_BODY, MOST_PIECE, MOST_TRACE = 1 << 20, 4 << 20, 512 << 20
+_RANGE = re.compile(r"(?:bytes[= ])?(\d+)-(\d+)?")
+
+
+class _Answer(Exception):
+    """An answer that is no success: status, text and headers."""
+
+    def __init__(self, status: int, message: str = "", **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def routes(desk: Desk, fleet: Fleet) -> list[Route]:
+    """Return the addresses."""
+    api = _Api(desk, fleet)
+    return [
+        Route("/api/v4/runners", api.endpoint(api.register), methods=["POST"]),
+        Route("/api/v4/runners", api.endpoint(api.unregister), methods=["DELETE"]),
+        Route("/api/v4/runners/verify", api.endpoint(api.verify), methods=["POST"]),
+        Route("/api/v4/runners/managers", api.endpoint(api.remove_manager), methods=["DELETE"]),
+        Route("/api/v4/runners/reset_authentication_token", api.endpoint(api.rotate), methods=["POST"]),
+        Route("/api/v4/runners/{id:int}/reset_authentication_token", api.endpoint(api.rotate_by_id), methods=["POST"]),
+        Route("/api/v4/runners/router/discovery", api.endpoint(api.discovery)),
+        Route("/api/v4/user/runners", api.endpoint(api.create), methods=["POST"]),
+        Route("/api/v4/jobs/request", api.request_job, methods=["POST"]),
+        Route("/api/v4/jobs/{id:int}", api.endpoint(api.update), methods=["PUT"]),
+        Route("/api/v4/jobs/{id:int}/trace", api.patch_trace, methods=["PATCH"]),
+        Route("/api/v4/jobs/{id:int}/artifacts", api.upload, methods=["POST"]),
+        Route("/api/v4/jobs/{id:int}/artifacts", api.endpoint(api.download), methods=["GET"]),
+    ]
+
+
+class _Api:
+    def __init__(self, desk: Desk, fleet: Fleet) -> None:
+        self.desk, self.fleet = desk, fleet
+
+    def endpoint(self, answer: Callable[[Request, dict[str, Any]], Response]) -> Callable[[Request], Awaitable[Response]]:
+        """Return the route of a plain question: its fields are read, the answer is made in a thread."""
+
+        async def asked(request: Request) -> Response:
+            return await _told(request, lambda given: asyncio.to_thread(answer, request, given))
+
+        return asked
+
+    # who they are
+
+    def register(self, request: Request, given: dict[str, Any]) -> Response:
+        """The old way, with a registration token: none is given out any more."""
+        raise _Answer(
+            410, "registration tokens are not used here: make a runner with trunkline runner add, and register with its glrt- token"
+        )
+
+    def create(self, request: Request, given: dict[str, Any]) -> Response:
+        """Make a runner in the name of a person."""
+        user = self._person(request)
+        project = self._project(given) if given.get("runner_type") == "project_type" else ""
+        made, secret = self.fleet.register(
+            str(given.get("description") or f"by {user.name}"), _tags(given), _flag(given, "run_untagged", not _tags(given)), project, _flag(given, "locked"),
+            str(given.get("access_level") or "not_protected"), float(given.get("maximum_timeout") or 0), _flag(given, "paused"),
+            str(given.get("maintenance_note") or ""),
+        )  # fmt: skip
+        return JSONResponse({"id": made.id, "token": secret, "token_expires_at": _date(made.expires_at)}, 201)
+
+    def _person(self, request: Request) -> User:
+        user = self.desk.doorkeeper.who(request)
+        if user is None or user.job:
+            raise _Answer(401, "send a token of a person (PRIVATE-TOKEN)")
+        if not user.is_admin:
+            raise _Answer(403, f"{user.name} may not make runners")
+        return user
+
+    def _project(self, given: dict[str, Any]) -> str:
+        named = str(given.get("project_id", ""))
+        rows = self.desk.store.read(lambda tx: tx.projects())
+        found = next((p.path for p, _ in rows if named in (p.path, str(p.id))), None)
+        if found is None:
+            raise _Answer(400, f"there is no project {named}")
+        return found
+
+    def verify(self, request: Request, given: dict[str, Any]) -> Response:
+        """Say that a token is right; the first word of a manager."""
+        runner = self.fleet.runner(_token(request, given))
+        self.fleet.manager(runner, str(given.get("system_id") or ""), given.get("info") or {}, _address(request))
+        return JSONResponse({"id": runner.id, "token": _token(request, given), "token_expires_at": _date(runner.expires_at)})
+
+    def unregister(self, request: Request, given: dict[str, Any]) -> Response:
+        """Forget a runner."""
+        self.fleet.remove(self.fleet.runner(_token(request, given)).id)
+        return Response(status_code=204)
+
+    def remove_manager(self, request: Request, given: dict[str, Any]) -> Response:
+        """Forget a manager."""
+        runner = self.fleet.runner(_token(request, given))
+        if not given.get("system_id"):
+            raise _Answer(400, "system_id is missing")
+        try:
+            self.fleet.remove_manager(runner, str(given["system_id"]))
+        except ConfigError as problem:
+            raise _Answer(404, problem.message) from None
+        return Response(status_code=204)
+
+    def rotate(self, request: Request, given: dict[str, Any]) -> Response:
+        """Give a runner a new token."""
+        runner = self.fleet.runner(_token(request, given))
+        lasts = runner.expires_at - runner.created_at if runner.expires_at else None
+        made, secret = self.fleet.rotate(runner.id, lasts)
+        return JSONResponse({"token": secret, "token_expires_at": _date(made.expires_at)}, 201)
+
+    def rotate_by_id(self, request: Request, given: dict[str, Any]) -> Response:
+        """The same, asked by a person."""
+        self._person(request)
+        try:
+            made, secret = self.fleet.rotate(int(request.path_params["id"]))
+        except ConfigError as problem:
+            raise _Answer(404, problem.message) from None
+        return JSONResponse({"token": secret, "token_expires_at": _date(made.expires_at)}, 201)
+
+    def discovery(self, request: Request, given: dict[str, Any]) -> Response:
+        """There is no job router."""
+        raise _Answer(501, "there is no job router")
+
+    # jobs
+
+    async def request_job(self, request: Request) -> Response:
+        """Hand out a job; where there is none, hold the request until there may be one."""
+
+        async def answer(given: dict[str, Any]) -> Response:
+            runner = await asyncio.to_thread(self.fleet.runner, _token(request, given))
+            manager = await asyncio.to_thread(
+                self.fleet.manager, runner, str(given.get("system_id") or ""), given.get("info") or {}, _address(request)
+            )
+            seen, until = str(given.get("last_update") or ""), time.monotonic() + HOLD
+            listener = self.desk.line.hub.join(["queue"])
+            try:
+                while True:
+                    value = self.fleet.value
+                    if seen != value:
+                        runner = self.fleet.runners.get(runner.id, runner)
+                        found = await asyncio.to_thread(self._take, runner, manager)
+                        if found is not None:
+                            return JSONResponse(found, 201)
+                    seen = value
+                    left = until - time.monotonic()
+                    if left <= 0 or runner.is_paused or await request.is_disconnected():
+                        return Response(status_code=204, headers={"X-GitLab-Last-Update": value})
+                    try:
+                        if self.fleet.value == value and await asyncio.wait_for(listener.get(), min(left, 5.0)) is None:
+                            return Response(status_code=204, headers={"X-GitLab-Last-Update": value})
+                    except TimeoutError:
+                        self.fleet.contacts[manager.id] = time.time()
+            finally:
+                self.desk.line.hub.leave(["queue"], listener)
+
+        return await _told(request, answer)
+
+    def _take(self, runner: Any, manager: Any) -> dict[str, Any] | None:
+        while (found := self.fleet.take(runner, manager)) is not None:
+            run, job, secret = found
+            try:
+                return payload(self.fleet, run, job, secret)
+            except TrunklineError as problem:
+                held = self.fleet.holder(job.id, secret)
+                self.fleet.finish(held, False, "missing_dependency_failure", None)
+                del problem
+        return None
+
+    def _held(self, request: Request, given: dict[str, Any]) -> Held:
+        token = str(given.get("token") or request.headers.get("job-token") or "")
+        try:
+            return self.fleet.holder(int(request.path_params["id"]), token)
+        except Refused as refused:
+            raise _Answer(403, refused.message, Job_Status=self._gone(int(request.path_params["id"]))) from None
+
+    def _gone(self, job: int) -> str:
+        """Return the state of a job that its machine has lost."""
+        found = self.desk.store.read(lambda tx: tx.find_job(job))
+        state = found[0].job(found[1]).status.value if found is not None else "canceled"
+        return {"passed": "success", "failed": "failed"}.get(state, "canceled")
+
+    def update(self, request: Request, given: dict[str, Any]) -> Response:
+        """Take in how a job stands: begun, still there, or ended."""
+        held = self._held(request, given)
+        state, trace = str(given.get("state") or ""), self.fleet.trace(held)
+        now = self.fleet.state(held)
+        if state in ("pending", "running"):
+            if state == "running":
+                self.fleet.acknowledge(held)
+            return Response(status_code=200, headers={"Job-Status": now})
+        if state not in ("success", "failed"):
+            raise _Answer(400, f"state can't be {state!r}", Job_Status=now)
+        output = given.get("output") or {}
+        sent = int(output.get("bytesize") or 0) if isinstance(output, dict) else 0
+        if sent > trace.size:
+            return Response(status_code=202, headers={"Job-Status": now, "X-GitLab-Trace-Update-Interval": "1"})
+        checksum = str((output.get("checksum") if isinstance(output, dict) else "") or given.get("checksum") or "")
+        if checksum and sent == trace.size and checksum != trace.checksum():
+            trace.say("WARNING: the log's checksum is wrong: some of it was damaged on its way")
+        code = given.get("exit_code")
+        dotenv = self._dotenv(held)
+        self.fleet.finish(
+            held,
+            state == "success",
+            str(given.get("failure_reason") or "unknown_failure"),
+            int(code) if isinstance(code, int) else None,
+            dotenv,
+        )
+        return Response(status_code=200, headers={"Job-Status": "success" if state == "success" else "failed"})
+
+    def _dotenv(self, held: Held) -> tuple[tuple[str, str], ...]:
+        return self.fleet.dotenv.pop(held.job, ())
+
+    async def patch_trace(self, request: Request) -> Response:
+        """Append to a log."""
+
+        async def answer(given: dict[str, Any]) -> Response:
+            held = await asyncio.to_thread(self._held, request, given)
+            match = _RANGE.fullmatch(request.headers.get("content-range", ""))
+            if match is None:
+                raise _Answer(400, "Content-Range is missing")
+            data = await _body(request, MOST_PIECE)
+            trace = self.fleet.trace(held)
+            if trace.size + len(data) > MOST_TRACE:
+                await asyncio.to_thread(self.fleet.finish, held, False, "trace_size_exceeded", None)
+                raise _Answer(403, "the log is too large", Job_Status="failed")
+            taken = await asyncio.to_thread(trace.append, int(match[1]), data)
+            topic = f"trace:{held.job}"
+            headers = {"Job-Status": self.fleet.state(held), "Range": f"0-{trace.size}"}
+            if not taken:
+                return Response(status_code=416, headers=headers)
+            interval = WATCHED if topic in self.desk.line.hub.listeners else UNWATCHED
+            self.desk.line.hub.publish(topic, {"job": held.job})
+            return Response(status_code=202, headers={**headers, "X-GitLab-Trace-Update-Interval": str(interval)})
+
+        return await _told(request, answer, has_fields=False)
+
+    # artifacts
+
+    async def upload(self, request: Request) -> Response:
+        """Take artifacts; they are written to the disk as they come."""
+
+        async def answer(_: dict[str, Any]) -> Response:
+            held = await asyncio.to_thread(self._held, request, dict(request.query_params))
+            async with request.form(max_files=4, max_fields=50) as form:
+                file = form.get("file")
+                fields = {**{n: v for n, v in form.items() if isinstance(v, str)}, **dict(request.query_params)}
+                if file is None or isinstance(file, str):
+                    raise _Answer(400, "the part `file` is missing")
+                kind, shape = fields.get("artifact_type", "archive"), fields.get("artifact_format", "zip")
+                await asyncio.to_thread(self._keep, held, kind, shape, file.file, file.filename or "artifacts")
+            return Response(status_code=201)
+
+        return await _told(request, answer, has_fields=False)
+
+    def _keep(self, held: Held, kind: str, shape: str, file: Any, name: str) -> None:
+        store = self.desk.line.artifact_path(held.run, held.job)
+        try:
+            if kind == "archive":
+                if shape != "zip":
+                    raise ConfigError(f"archives of the format {shape} are not read")
+                uploads.unpack(file, store)
+                return
+            found = list(uploads.members(file)) if shape == "gzip" else [(name, file.read(uploads.MOST_REPORT))]
+            for path, content in found:
+                if kind == "dotenv":
+                    pairs, problem = artifacts.read_dotenv(content.decode("utf-8", "replace"))
+                    if problem:
+                        raise ConfigError(problem)
+                    self.fleet.dotenv[held.job] = (*self.fleet.dotenv.get(held.job, ()), *pairs)
+                else:
+                    uploads.beside(store, uploads.safe(path, name), content)
+        except ConfigError as problem:
+            raise _Answer(400, problem.message) from None
+
+    def download(self, request: Request, given: dict[str, Any]) -> Response:
+        """Give the artifacts of an earlier job to one that runs; for people the same address as GitLab's."""
+        job = int(request.path_params["id"])
+        token = str(given.get("token") or request.headers.get("job-token") or "")
+        bearer = self.desk.line.assigner.tokens.bearer(token)
+        if bearer is None:
+            raise _Answer(401 if not token else 403, "this is no token of a running job")
+        found = self.desk.store.read(lambda tx: tx.find_job(job))
+        if found is None or found[0].project != bearer.project:
+            raise _Answer(404, "there is no such job")
+        path = uploads.zipped(self.desk.line.artifact_path(found[0].id, job), self.desk.line.data)
+        if not path:
+            raise _Answer(404, "the job has left no artifacts")
+        return FileResponse(path, media_type="application/zip", filename="artifacts.zip", background=BackgroundTask(uploads.forget, path))
+
+
+async def _told(request: Request, answer: Callable[[dict[str, Any]], Awaitable[Response]], has_fields: bool = True) -> Response:
+    """Answer, with errors in the protocol's form and the request's id sent back."""
+    try:
+        reply = await answer(await _given(request) if has_fields else {})
+    except _Answer as told:
+        reply = JSONResponse({"message": told.message}, told.status, told.headers)
+    except Refused as refused:
+        reply = JSONResponse({"message": refused.message}, 403)
+    except ConfigError as problem:
+        reply = JSONResponse({"message": problem.message}, 400)
+    except ClientDisconnect:
+        reply = Response(status_code=400)
+    except OutsideError as problem:
+        reply = JSONResponse({"message": problem.message}, 503, {"Retry-After": "5"})
+    if "x-request-id" in request.headers:
+        reply.headers["X-Request-Id"] = request.headers["x-request-id"][:64]
+    return reply
+
+
+async def _body(request: Request, most: int) -> bytes:
+    found = bytearray()
+    async for piece in request.stream():
+        found += piece
+        if len(found) > most:
+            raise _Answer(413, "the request is too large")
+    return bytes(found)
+
+
+async def _given(request: Request) -> dict[str, Any]:
+    """Return the fields of a request: JSON, or a form; the query before them."""
+    given: dict[str, Any] = dict(request.query_params)
+    raw = await _body(request, MOST_BODY)
+    if raw and "json" in request.headers.get("content-type", "application/json"):
+        try:
+            told = json.loads(raw)
+        except ValueError:
+            raise _Answer(400, "the request is no JSON") from None
+        return {**given, **told} if isinstance(told, dict) else given
+    for name, value in parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True):
+        head, _, rest = name.partition("[")
+        if rest.endswith("]") and rest != "]":
+            given.setdefault(head, {})[rest[:-1]] = value
+        elif head in given and rest == "]":
+            given[head] = f"{given[head]},{value}"
+        else:
+            given[head] = value
+    return given
+
+
+def _token(request: Request, given: dict[str, Any]) -> str:
+    return str(given.get("token") or request.headers.get("runner-token") or "")
+
+
+def _tags(given: dict[str, Any]) -> tuple[str, ...]:
+    told = given.get("tag_list") or ()
+    listed = told.split(",") if isinstance(told, str) else told
+    return tuple(str(t).strip() for t in listed if str(t).strip())
+
+
+def _flag(given: dict[str, Any], name: str, default: bool = False) -> bool:
+    said = given.get(name)
+    return default if said is None else said is True or str(said).lower() in ("true", "1")
+
+
+def _date(at: float | None) -> str | None:
+    return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
