@@ -366,7 +366,7 @@ odd: {tags: [far], script: ['true']}
 """
     push(server, tmp_path / "p", pipeline)
     ends = {
-        "script": ("script_failure", 2),
+        "plain": ("script_failure", 2),
         "pull": ("image_pull_failure", None),
         "soft": ("script_failure", 7),
         "odd": ("never_heard_of", None),
