@@ -7,7 +7,10 @@ import gzip
 import http.client
 import io
 import json
+import os
+import shutil
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -433,3 +436,59 @@ use: {stage: b, tags: [far], script: ['true']}
     assert use.runner.ask("GET", f"/jobs/{dependency['id']}/artifacts", headers={"JOB-TOKEN": dependency["token"]})[0] in (401, 403)
     assert server.until_ended(1)["status"] == "passed"
     assert server.request("GET", f"/api/v1/jobs/{dependency['id']}/artifacts/dist/a.txt")[1] == b"content"
+
+
+@pytest.mark.real
+def test_an_independent_client_works_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv = tmp_path / "venv"
+    packages = ["gitlab-python-runner==14.3.20", "gitlab-emulator==1.0.1", "requests-toolbelt", "unidecode", "setuptools<81"]
+    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    for command in ([uv, "venv", "-q", "-p", sys.executable, str(venv)], [uv, "pip", "install", "-q", "-p", str(venv), *packages]):
+        if subprocess.run(command, capture_output=True, check=False, timeout=300).returncode:
+            pytest.skip(f"the independent client can't be installed here: {' '.join(command[1:3])} {' '.join(packages)}")
+    monkeypatch.setenv("TRUNKLINE_REGISTRATION_TOKEN", "a-registration-token")
+    server = Server(tmp_path / "data")
+    server.start()
+    client = [str(venv / "bin/python"), str(venv / "bin/gitlab-runner.py")]
+    env = {**os.environ, "HOME": str(tmp_path), "PATH": f"{venv}/bin:{os.environ['PATH']}"}
+    register = [
+        *client,
+        "--register",
+        server.url,
+        "--type",
+        "shell",
+        "--shell",
+        "sh",
+        "--desc",
+        "independent",
+        "--tag",
+        "far",
+        "--regtoken",
+    ]
+    try:
+        wrong = subprocess.run([*register, "wrong"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+        assert wrong.returncode or not (tmp_path / "gitlab-runner.yml").exists()
+        subprocess.run([*register, "a-registration-token"], cwd=tmp_path, env=env, capture_output=True, check=True, timeout=60)
+        pipeline = """
+stages: [a, b]
+make: {stage: a, tags: [far], script: [mkdir out, echo made > out/x.txt, 'echo "on $CI_COMMIT_BRANCH"'], artifacts: {paths: [out]}}
+use: {stage: b, tags: [far], script: [cat out/x.txt]}
+"""
+        push(server, tmp_path / "p", pipeline)
+        running = subprocess.Popen(
+            [*client, "--start", str(tmp_path / "gitlab-runner.yml")],
+            cwd=tmp_path,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            run = server.until_ended(1)
+        finally:
+            running.kill()
+            running.wait(10)
+        assert run["status"] == "passed", run
+        assert "on main" in server.trace(run["jobs"]["make"]["id"])
+        assert "made" in server.trace(run["jobs"]["use"]["id"])
+    finally:
+        server.stop()

@@ -25,6 +25,7 @@ COMMANDS = {
     "start": ("trunkline.cli.start", "start a run on the server"),
     "actions": ("trunkline.cli.actions", "which commits the actions of workflows are pinned to"),
     "mirror": ("trunkline.cli.mirror", "projects that live at GitHub, GitLab, Gitea or Bitbucket"),
+    "runner": ("trunkline.cli.runner", "machines that work jobs for a server"),
     "variable": ("trunkline.cli.variable", "CI/CD variables and secrets of a project"),
     "trigger": ("trunkline.cli.trigger", "tokens with which other programs start runs"),
     "request": ("trunkline.cli.request", "propose a branch for another; approve and merge"),

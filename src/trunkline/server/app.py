@@ -193,7 +193,7 @@ def create_app(house: House) -> FastAPI:
         description="From git push to a tested result.",
     )
     app.include_router(router(house.desk))
-    app.router.routes += [*runner_api.routes(house.desk, house.fleet), *gitlab_api.routes(house.desk)]
+    app.router.routes += [*runner_api.routes(house.desk, house.fleet, house.settings.registration_token), *gitlab_api.routes(house.desk)]
     pages, git = Pages(house.desk), GitDoor(house.line, house.doorkeeper)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Metrics(house.line, house.pool, house.walker))

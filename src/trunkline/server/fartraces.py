@@ -61,16 +61,15 @@ class FarTrace:
         """Append to what people read: whole lines, and as much of the last as can't be the beginning of a time."""
         *lines, rest = (self.held + data).split(b"\n")
         out, at = [], 0
-        for i, line in enumerate(lines):
+        for line in lines:
             match = _STAMP.match(line)
             if match is None:
-                out.append(line + b"\n")
+                out.append(_plain(line) + b"\n")
                 continue
             at = _milliseconds(match[1])
             if match[2] == b"+" and (out or self.shown):
                 out = self._joined(out)
-            out.append(line[match.end() :] + b"\n")
-            del i
+            out.append(_plain(line[match.end() :]) + b"\n")
         self.held = rest
         text = b"".join(out)
         if text:
@@ -142,6 +141,11 @@ class FarTrace:
         self._flush()
         if os.path.exists(self.sent_path):
             os.unlink(self.sent_path)
+
+
+def _plain(line: bytes) -> bytes:
+    """Return a line with the marks of sections as they are written here: nothing before them."""
+    return line[4:] if line.startswith(b"\x1b[0Ksection_") else line
 
 
 def _milliseconds(stamp: bytes) -> int:

@@ -14,7 +14,6 @@ import structlog
 
 from trunkline.kit.record import record, replace
 from trunkline.model.errors import ConfigError, Refused
-from trunkline.model.pipelines import When
 from trunkline.model.runners import Access, Manager, Runner, Worker
 from trunkline.model.runs import JobResult, JobRun, Reason, Run, Status
 from trunkline.pipeline import settle
@@ -412,10 +411,6 @@ class Fleet:
                 if job.status is Status.RUNNING and job.worker is not None:
                     found.setdefault(job.worker.runner, []).append((run, job))
         return found
-
-    def is_manual(self, job: JobRun) -> bool:
-        """Say whether a person started a job."""
-        return job.when is When.MANUAL
 
 
 _REASONS = {r.value: r for r in Reason if r.value} | {"job_canceled": Reason.CANCELED}

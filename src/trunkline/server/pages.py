@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from trunkline import __version__
 from trunkline.kit.ids import token
+from trunkline.kit.record import replace
 from trunkline.kit.words import duration, plural, size
 from trunkline.model.deliveries import ERRORS
 from trunkline.model.errors import ConfigError, Refused, TrunklineError
@@ -98,6 +99,8 @@ class Pages:
             Route(project + "/runs/{number:int}", page(self.run)),
             Route(project + "/runs/{number:int}/tests", page(self.tests)),
             Route(project + "/runs/{number:int}/{action}", form(self.act_on_run), methods=["POST"]),
+            Route("/runners", page(self.runners)),
+            Route("/runners/{number:int}/{action}", form(self.change_runner), methods=["POST"]),
             Route(project + "/start", form(self.start), methods=["POST"]),
             Route(project + "/start", page(self.ask)),
             Route(project + "/environments/{environment:path}/{action}", form(self.act_on_environment), methods=["POST"]),
@@ -106,6 +109,7 @@ class Pages:
             Route(project + "/releases", page(self.releases)),
             Route(project + "/-/jobs/artifacts/{ref:path}/{what}/{path:path}", page(self.newest_artifact)),
             Route(project + "/-/jobs/artifacts/{ref:path}/{what}", page(self.newest_artifact)),
+            Route(project + "/-/jobs/{job:int}", page(lambda request: RedirectResponse(f"/jobs/{request.path_params['job']}", 303))),
             Route(project + "/requests", page(self.requests)),
             Route(project + "/requests", form(self.open_request), methods=["POST"]),
             Route(project + "/requests/{number:int}", page(self.request)),
@@ -358,6 +362,52 @@ class Pages:
         else:
             raise NotFound(f"a run can't {action}")
         return RedirectResponse(f"/{run.project}/runs/{run.number}", 303)
+
+    def runners(self, request: Request) -> Response:
+        """Machines that work jobs: who is online, with what, doing what; and what waits for them."""
+        fleet, now = self.desk.fleet, time.time()
+        working = fleet.working()
+        rows = [
+            (
+                r,
+                fleet.is_online(r, now),
+                [(m, fleet.contacts.get(m.id, m.contacted_at)) for m in fleet.managers.values() if m.runner == r.id],
+                working.get(r.id, []),
+            )
+            for r in fleet.runners.values()
+        ]
+        active = list(self.desk.line.active.values())
+        waiting = [(run, job, fleet.waits_for(run, job)) for run in active for job in run.jobs if job.status is Status.QUEUED]
+        here = [
+            (run, job)
+            for run in active
+            for job in run.jobs
+            if job.status is Status.RUNNING and job.worker is None and job.downstream is None
+        ]
+        return self._render(
+            request,
+            "runners.html",
+            url=self.desk.line.url,
+            rows=rows,
+            waiting=waiting[:50],
+            more=len(waiting) - 50,
+            here=here,
+            slots=self.desk.line.pool.slots,
+        )
+
+    def change_runner(self, request: Request, fields: dict[str, str]) -> Response:
+        """Pause, resume or remove a runner."""
+        if not request.state.user.is_admin:
+            raise Refused(f"{request.state.user.name} may not change runners")
+        fleet, action = self.desk.fleet, request.path_params["action"]
+        found = fleet.find(request.path_params["number"])
+        if action in ("pause", "resume"):
+            fleet.keep(replace(found, is_paused=action == "pause"))
+        elif action == "remove":
+            fleet.remove(found.id)
+        else:
+            raise NotFound(f"a runner can't {action}")
+        return RedirectResponse("/runners", 303)
 
     def ask(self, request: Request) -> Response:
         """The form that starts a run, with what its pipeline asks for."""

@@ -1,6 +1,7 @@
 """The addresses that `gitlab-runner` asks. Source: the runner protocol as GitLab's runner speaks it; each answer's status is compared there exactly."""
 
 import asyncio
+import hmac
 import json
 import re
 import time
@@ -15,6 +16,7 @@ from starlette.routing import Route
 
 from trunkline.execution import artifacts
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
+from trunkline.model.runners import Runner
 from trunkline.ports.store import User
 from trunkline.server import uploads
 from trunkline.server.desk import Desk
@@ -35,9 +37,9 @@ class _Answer(Exception):
         self.status, self.message, self.headers = status, message, {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def routes(desk: Desk, fleet: Fleet) -> list[Route]:
+def routes(desk: Desk, fleet: Fleet, registration_token: str = "") -> list[Route]:
     """Return the addresses."""
-    api = _Api(desk, fleet)
+    api = _Api(desk, fleet, registration_token)
     return [
         Route("/api/v4/runners", api.endpoint(api.register), methods=["POST"]),
         Route("/api/v4/runners", api.endpoint(api.unregister), methods=["DELETE"]),
@@ -56,8 +58,8 @@ def routes(desk: Desk, fleet: Fleet) -> list[Route]:
 
 
 class _Api:
-    def __init__(self, desk: Desk, fleet: Fleet) -> None:
-        self.desk, self.fleet = desk, fleet
+    def __init__(self, desk: Desk, fleet: Fleet, registration_token: str) -> None:
+        self.desk, self.fleet, self.registration_token = desk, fleet, registration_token
 
     def endpoint(self, answer: Callable[[Request, dict[str, Any]], Response]) -> Callable[[Request], Awaitable[Response]]:
         """Return the route of a plain question: its fields are read, the answer is made in a thread."""
@@ -70,20 +72,28 @@ class _Api:
     # who they are
 
     def register(self, request: Request, given: dict[str, Any]) -> Response:
-        """The old way, with a registration token: none is given out any more."""
-        raise _Answer(
-            410, "registration tokens are not used here: make a runner with trunkline runner add, and register with its glrt- token"
-        )
+        """The old way, with a registration token, where the settings have one."""
+        if not self.registration_token:
+            raise _Answer(
+                410, "registration tokens are not used here: make a runner with trunkline runner add, and register with its glrt- token"
+            )
+        if not hmac.compare_digest(str(given.get("token") or "").encode(), self.registration_token.encode()):
+            raise _Answer(403, "the registration token is wrong")
+        made, secret = self._made(given, "", "registered by itself")
+        return JSONResponse({"id": made.id, "token": secret, "token_expires_at": _date(made.expires_at)}, 201)
+
+    def _made(self, given: dict[str, Any], project: str, default: str) -> tuple[Runner, str]:
+        return self.fleet.register(
+            str(given.get("description") or default), _tags(given), _flag(given, "run_untagged", not _tags(given)), project, _flag(given, "locked"),
+            str(given.get("access_level") or "not_protected"), float(given.get("maximum_timeout") or 0), _flag(given, "paused"),
+            str(given.get("maintenance_note") or ""),
+        )  # fmt: skip
 
     def create(self, request: Request, given: dict[str, Any]) -> Response:
         """Make a runner in the name of a person."""
         user = self._person(request)
         project = self._project(given) if given.get("runner_type") == "project_type" else ""
-        made, secret = self.fleet.register(
-            str(given.get("description") or f"by {user.name}"), _tags(given), _flag(given, "run_untagged", not _tags(given)), project, _flag(given, "locked"),
-            str(given.get("access_level") or "not_protected"), float(given.get("maximum_timeout") or 0), _flag(given, "paused"),
-            str(given.get("maintenance_note") or ""),
-        )  # fmt: skip
+        made, secret = self._made(given, project, f"by {user.name}")
         return JSONResponse({"id": made.id, "token": secret, "token_expires_at": _date(made.expires_at)}, 201)
 
     def _person(self, request: Request) -> User:
@@ -173,6 +183,8 @@ class _Api:
                             return Response(status_code=204, headers={"X-GitLab-Last-Update": value})
                     except TimeoutError:
                         self.fleet.contacts[manager.id] = time.time()
+                    except asyncio.CancelledError:  # the server stops
+                        return Response(status_code=204, headers={"X-GitLab-Last-Update": ""})
             finally:
                 self.desk.line.hub.leave(["queue"], listener)
 
@@ -184,9 +196,8 @@ class _Api:
             try:
                 return payload(self.fleet, run, job, secret)
             except TrunklineError as problem:
-                held = self.fleet.holder(job.id, secret)
+                self.fleet.trace(held := self.fleet.holder(job.id, secret)).say(f"ERROR: {problem.message}")
                 self.fleet.finish(held, False, "missing_dependency_failure", None)
-                del problem
         return None
 
     def _held(self, request: Request, given: dict[str, Any]) -> Held:
@@ -221,7 +232,7 @@ class _Api:
         if checksum and sent == trace.size and checksum != trace.checksum():
             trace.say("WARNING: the log's checksum is wrong: some of it was damaged on its way")
         code = given.get("exit_code")
-        dotenv = self._dotenv(held)
+        dotenv = self.fleet.dotenv.pop(held.job, ())
         self.fleet.finish(
             held,
             state == "success",
@@ -230,9 +241,6 @@ class _Api:
             dotenv,
         )
         return Response(status_code=200, headers={"Job-Status": "success" if state == "success" else "failed"})
-
-    def _dotenv(self, held: Held) -> tuple[tuple[str, str], ...]:
-        return self.fleet.dotenv.pop(held.job, ())
 
     async def patch_trace(self, request: Request) -> Response:
         """Append to a log."""

@@ -17,6 +17,7 @@ class Settings:
     `job_memory` and `job_file_size` hold for each process of a job, `job_processes` for all of the server's user (root is not bound by it).
     `include_hosts`: hosts with private addresses from which pipeline files may be included, with commas between.
     `actions`: where actions of other repositories are fetched from, a folder of mirrors or the address of a forge (default: GitHub).
+    `registration_token`: with it old runners register themselves (GitLab's legacy way); empty: they can't.
     `required_approvals`: how many people must approve a change request before it can be merged.
     """
 
@@ -36,6 +37,7 @@ class Settings:
     job_processes: int = 0
     required_approvals: int = 0
     actions: str = ""
+    registration_token: str = ""
 
     @property
     def base_url(self) -> str:
@@ -46,7 +48,7 @@ class Settings:
 _TYPES: dict[str, type] = {
     "data": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
     "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int, "include_hosts": str,
-    "required_approvals": int, "actions": str,
+    "required_approvals": int, "actions": str, "registration_token": str,
 }  # fmt: skip
 
 
