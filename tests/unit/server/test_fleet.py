@@ -1,0 +1,169 @@
+"""What becomes of jobs whose machine says nothing: by the clock, without waiting for it."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import git
+
+from trunkline.adapters.stores.sql import SqlStore
+from trunkline.model.diagnostics import Place
+from trunkline.model.pipelines import AllowFailure, Artifacts, Job, ReportSpec, Retry, When
+from trunkline.model.runs import JobRun, Status
+from trunkline.server.fartraces import FarTrace
+from trunkline.server.fleet import GRACE, ONLINE, SILENT, UNACKNOWLEDGED, Fleet
+from trunkline.server.hub import Hub
+from trunkline.server.line import Line
+from trunkline.server.repositories import Repositories
+
+PHASED = {"features": {"two_phase_job_commit": True, "cancel_gracefully": True}}
+
+
+class NoPool:
+    """A server that works nothing itself."""
+
+    slots = 0
+    free = 0
+
+    def __init__(self) -> None:
+        self.busy: dict[int, Any] = {}
+
+    def start(self, *_: Any) -> None:
+        raise AssertionError("nothing is worked here")
+
+    def cancel(self, job: int) -> None:
+        """Nothing runs."""
+
+    def objections(self, job: JobRun) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """A fleet with one job waiting, of a project that was pushed."""
+    store = SqlStore(f"sqlite:///{tmp_path}/state.sqlite")
+    repositories = Repositories(str(tmp_path / "repositories"), str(tmp_path / "trees"))
+    line = Line(store, repositories, NoPool(), Hub(), str(tmp_path), "http://ci.example", 3600.0)
+    made = Fleet(store, line, "http://ci.example")
+    line.has_fleet, line.leaves_here, line.on_canceled = (lambda: True), made.leaves_here, made.canceled
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / ".gitlab-ci.yml").write_text("test: {tags: [far], script: ['true']}\n")
+    git(source, "init", "--quiet", "--initial-branch=main")
+    git(source, "add", "--all")
+    git(source, "commit", "--quiet", "--message", "first")
+    repositories.create("team/app")
+    git(source, "push", "--quiet", repositories.git_dir("team/app"), "HEAD:main")
+    line.take_refs("team/app", "")
+    yield made
+    store.close()
+
+
+def _job(fleet: Fleet) -> JobRun:
+    return fleet.line.run(1).jobs[0]
+
+
+def test_what_was_handed_out_and_never_begun_goes_to_another(fleet: Fleet) -> None:
+    runner, _ = fleet.register("one", ("far",), run_untagged=False)
+    manager = fleet.manager(runner, "s_1", PHASED)
+    taken = fleet.take(runner, manager)
+    assert taken is not None
+    assert fleet.take(runner, manager) is None
+    now = time.time()
+    fleet.tick(now + UNACKNOWLEDGED - 5)
+    assert _job(fleet).status is Status.RUNNING
+    fleet.tick(now + UNACKNOWLEDGED + 5)
+    assert (_job(fleet).status, _job(fleet).attempt) == (Status.QUEUED, 1)
+    with pytest.raises(Exception, match="not its token"):
+        fleet.holder(_job(fleet).id, taken[2])
+    again = fleet.take(runner, fleet.manager(runner, "s_2", PHASED))
+    assert again is not None
+    fleet.acknowledge(fleet.holder(again[1].id, again[2]))
+    fleet.tick(now + UNACKNOWLEDGED + 5)
+    assert _job(fleet).status is Status.RUNNING
+
+
+def test_a_job_whose_machine_is_silent_is_given_up(fleet: Fleet) -> None:
+    runner, _ = fleet.register("one", ("far",), run_untagged=False)
+    taken = fleet.take(runner, fleet.manager(runner, "s_1", {"features": {}}))
+    assert taken is not None
+    fleet.tick(time.time() + SILENT + 5)
+    assert (_job(fleet).status, _job(fleet).reason.value) == (Status.FAILED, "stuck_or_timeout_failure")
+    assert "said nothing for" in _job(fleet).message
+
+
+def test_a_canceled_job_may_clean_up_but_not_for_ever(fleet: Fleet) -> None:
+    runner, _ = fleet.register("one", ("far",), run_untagged=False)
+    taken = fleet.take(runner, fleet.manager(runner, "s_1", PHASED))
+    assert taken is not None
+    fleet.line.cancel(1)
+    assert fleet.state(fleet.holder(taken[1].id, taken[2])) == "canceling"
+    fleet.tick(time.time() + GRACE + 5)
+    with pytest.raises(Exception, match="not running"):
+        fleet.holder(taken[1].id, taken[2])
+
+
+def test_who_is_online_and_what_a_job_waits_for(fleet: Fleet) -> None:
+    run, job = fleet.line.run(1), _job(fleet)
+    assert fleet.waits_for(run, job) == "it waits for a free runner"
+    other, _ = fleet.register("other", ("gpu",), run_untagged=False)
+    assert fleet.waits_for(run, job) == "no runner may take it: other: it has no tag far"
+    runner, _ = fleet.register("one", ("far",), run_untagged=False)
+    assert fleet.waits_for(run, job) == "it waits for one, which is not online"
+    manager = fleet.manager(runner, "s_1", {})
+    assert fleet.is_online(runner, time.time())
+    assert not fleet.is_online(runner, fleet.contacts[manager.id] + ONLINE + 1)
+    assert fleet.waits_for(run, job) == "it waits for a free runner: one may take it"
+    assert fleet.fits(other, run, job)
+
+
+def test_what_a_job_needs_of_its_machine(fleet: Fleet) -> None:
+    runner, _ = fleet.register("one", ("far",), run_untagged=True)
+    weak, strong = (
+        fleet.manager(runner, "s_1", {}),
+        fleet.manager(runner, "s_2", {"features": {"upload_multiple_artifacts": 1, "return_exit_code": 1}}),
+    )
+
+    def lacks(**about: Any) -> tuple[str, str]:
+        job = JobRun(1, Job("a", "test", Place("f"), **about), Status.QUEUED, When.ON_SUCCESS, AllowFailure())
+        return fleet.lacks(weak, job), fleet.lacks(strong, job)
+
+    assert lacks() == ("", "")
+    assert lacks(artifacts=Artifacts(reports=(ReportSpec("junit", ("x",)),))) == ("upload_multiple_artifacts", "")
+    assert lacks(retry=Retry(1, (), (3,))) == ("return_exit_code", "")
+    assert lacks(artifacts=Artifacts(paths=("a",), exclude=("b",))) == ("artifacts_exclude", "artifacts_exclude")
+
+
+def test_a_restart_goes_on_with_what_machines_work(fleet: Fleet) -> None:
+    runner, _ = fleet.register("one", ("far",), run_untagged=False)
+    taken = fleet.take(runner, fleet.manager(runner, "s_1", PHASED))
+    assert taken is not None
+    held = fleet.holder(taken[1].id, taken[2])
+    fleet.trace(held).append(0, b"before\n")
+
+    line = Line(fleet.store, fleet.line.repositories, NoPool(), Hub(), fleet.line.data, "http://ci.example", 3600.0)
+    after = Fleet(fleet.store, line, "http://ci.example")
+    assert line.recover() == 0
+    after.recover()
+    again = after.holder(taken[1].id, taken[2])
+    assert after.trace(again).size == 7
+    assert line.assigner.tokens.user(taken[2]) is not None
+    after.finish(again, True, "", 0)
+    assert line.run(1).status is Status.PASSED
+
+
+def test_times_before_lines_become_the_index(tmp_path: Path) -> None:
+    trace = FarTrace(str(tmp_path / "log"))
+    assert trace.append(0, b"2026-11-21T10:00:00.5Z 00O one\n2026-11-21T10:00:01.5Z 01E tw")
+    assert not trace.append(3, b"x")
+    assert trace.append(
+        trace.size, b"o\n2026-11-21T10:00:02.5Z 00O+ and more\nplain\n\x1b[0Ksection_start:1:x\r\x1b[0Khead\nend without newline"
+    )
+    trace.close()
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo and more\nplain\nsection_start:1:x\r\x1b[0Khead\nend without newline"
+    assert not (tmp_path / "log.sent").exists()
