@@ -508,3 +508,22 @@ def test_a_failure_far_back_is_seen_and_a_skipped_job_passes_it_on(repository: M
     assert "seen skipped" in told["logs"]["c"]
     assert "soft success" in told["logs"]["e"]
     assert told["jobs"]["b"]["message"] == "an earlier job failed"
+
+
+def test_a_secret_is_hidden_wherever_it_may_be_repeated(repository: MakeRepository) -> None:
+    steps = """
+- name: Say ${{ secrets.KEY }}
+  run: |
+    echo "it is ${{ secrets.KEY }}"
+    echo "::error title=${{ secrets.KEY }}::broken by ${{ secrets.KEY }}"
+    echo "# ${{ secrets.KEY }}" >> $GITHUB_STEP_SUMMARY
+    echo "${{ secrets.KEY }}" > kept.txt
+- name: Fails with ${{ secrets.KEY }}
+  run: exit 1
+"""
+    told = run(repository(one_job(steps)), "--secret", "KEY=very-secret-words", code=1)
+    job = told["jobs"]["a"]
+    assert (
+        "very-secret-words" not in Path(job["log"]).read_text() + Path(job["log"] + ".notes").read_text() + json.dumps(job) + told["said"]
+    )
+    assert job["message"] == "Fails with [MASKED]: exit code 1"

@@ -39,6 +39,15 @@ class Masker:
         self.held = data[len(data) - keep :] if keep else b""
         return data[: len(data) - keep] if keep else data
 
+    def hidden(self, text: str) -> str:
+        """Return a whole text with the secrets hidden."""
+        if not self.secrets:
+            return text
+        data = text.encode("utf-8", "surrogateescape")
+        for secret in self.secrets:
+            data = data.replace(secret, b"[MASKED]")
+        return data.decode("utf-8", "surrogateescape")
+
     def _beginning(self, data: bytes) -> int:
         """Return how many of the last bytes may be the beginning of a secret."""
         most = 0
@@ -87,8 +96,8 @@ class Trace:
             self.watcher(data)
 
     def say(self, text: str) -> None:
-        """Append a line of our own."""
-        self._append(self.masker.masked(b"", last=True) + text.encode("utf-8", "replace") + b"\n")
+        """Append a line of our own; it may repeat what a job says, so secrets are hidden in it too."""
+        self._append(self.masker.masked(b"", last=True) + self.masker.hidden(text).encode("utf-8", "replace") + b"\n")
 
     def section(self, name: str, title: str) -> "Section":
         """Open a part that pages can fold, in the runner's notation."""

@@ -539,9 +539,8 @@ class Steps:
         outputs = self._outputs()
         if self.problem and not self.worker.cancel.turned:
             self.notes.add("error", self.problem)
-        self.notes.summary = "".join(trace.masker.masked(self.notes.summary.encode(), last=True).decode("utf-8", "replace"))
-        for note in self.notes.annotations:
-            note["message"] = trace.masker.masked(note["message"].encode(), last=True).decode("utf-8", "replace")
+        self.notes.summary = trace.masker.hidden(self.notes.summary)
+        self.notes.annotations = [{n: trace.masker.hidden(str(v)) for n, v in note.items()} for note in self.notes.annotations]
         self.notes.save(self.task.trace_path)
         if self.worker.cancel.turned:
             trace.say(f"{RED}Canceled{RESET}")
@@ -552,9 +551,7 @@ class Steps:
             return JobResult(name, Status.FAILED, Reason.TIMEOUT, f"it ran longer than {limit}", dotenv=outputs)
         if self.frame.failed:
             trace.say(f"{RED}ERROR: the job failed: {self.problem}{RESET}")
-            return JobResult(
-                name, Status.FAILED, Reason.SCRIPT, trace.masker.masked(self.problem.encode(), last=True).decode(), 1, dotenv=outputs
-            )
+            return JobResult(name, Status.FAILED, Reason.SCRIPT, trace.masker.hidden(self.problem), 1, dotenv=outputs)
         trace.say(f"{BOLD}{GREEN}Job passed{RESET}")
         return JobResult(name, Status.PASSED, exit_code=0, dotenv=outputs, environment_url=self._url())
 

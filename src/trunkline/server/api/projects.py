@@ -25,7 +25,7 @@ from trunkline.server.api.shapes import (
     run_out,
     schedule_out,
 )
-from trunkline.server.desk import Desk
+from trunkline.server.desk import Desk, NotFound
 from trunkline.server.repositories import check_path
 
 
@@ -78,6 +78,8 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
     @api.get("/projects/{path:path}/variables", tags=["variables"])
     def variables(path: str) -> dict[str, Any]:
         """Return a project's CI/CD variables, without their values."""
+        if desk.store.read(lambda tx: tx.find_project(path)) is None:
+            raise NotFound(f"there is no project {path}")
         return {"variables": [{n: v for n, v in to_plain(one).items() if n != "sealed"} for one in desk.line.variables.of(path)]}
 
     @api.put("/projects/{path:path}/variables/{name}", tags=["variables"])
