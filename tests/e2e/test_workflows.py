@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ def _log(server: Server, run: dict[str, Any], job: str) -> str:
 
 
 def _until(server: Server, wanted: int) -> None:
-    for _ in range(200):
+    for _ in range(600):
         if len(server.runs()) >= wanted and all(r["status"] in ("passed", "failed", "canceled", "skipped") for r in server.runs()):
             return
         time.sleep(0.1)
@@ -192,28 +194,47 @@ jobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'echo "${{ github.event.workflo
 
 
 def test_one_run_of_a_concurrency_group_at_a_time(server: Server, tmp_path: Path) -> None:
+    gate = Path(tempfile.mkdtemp(dir="/var/tmp"))  # isolated jobs do not see /tmp
     one = """
 name: One
 on: push
 concurrency: {group: "g-${{ github.ref }}", cancel-in-progress: CANCEL}
-jobs: {a: {runs-on: ubuntu-latest, steps: [{run: sleep 3}]}}
-"""
+jobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'until [ -e GATE/${{ github.run_number }} ]; do sleep 0.1; done'}]}}
+""".replace("GATE", str(gate))
     folder = _repository(tmp_path / "p", one=one.replace("CANCEL", "false"))
-    server.push(folder)
-    for message in ("two", "three"):
-        git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
-        server.push(folder)
-    states = [server.until_ended(number) for number in (1, 2, 3)]
-    assert [s["status"] for s in states] == ["passed", "canceled", "passed"]  # one runs, one waits: the newest
-    assert states[2]["jobs"]["a"]["started_at"] >= states[0]["finished_at"]
 
-    (folder / ".github/workflows/one.yml").write_text(one.replace("CANCEL", "true"))
-    git(folder, "commit", "--quiet", "--all", "--message", "four")
-    server.push(folder)
-    time.sleep(1)
-    git(folder, "commit", "--quiet", "--allow-empty", "--message", "five")
-    server.push(folder)
-    assert [server.until_ended(number)["status"] for number in (4, 5)] == ["canceled", "passed"]
+    def push(message: str) -> None:
+        git(folder, "commit", "--quiet", "--all", "--allow-empty", "--message", message)
+        server.push(folder)
+
+    def runs(number: int) -> None:
+        for _ in range(400):
+            if server.get(f"/api/v1/runs/{number}")["run"]["status"] == "running":
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"run {number} does not run")
+
+    try:
+        server.push(folder)
+        runs(1)
+        push("two")
+        push("three")
+        assert server.until_ended(2)["status"] == "canceled"  # one runs, one waits: the newest
+        assert server.get("/api/v1/runs/3")["jobs"][0]["started_at"] is None
+        (gate / "3").touch()
+        (gate / "1").touch()
+        states = [server.until_ended(number) for number in (1, 3)]
+        assert [s["status"] for s in states] == ["passed", "passed"]
+        assert states[1]["jobs"]["a"]["started_at"] >= states[0]["finished_at"]
+
+        (folder / ".github/workflows/one.yml").write_text(one.replace("CANCEL", "true"))
+        push("four")
+        runs(4)
+        push("five")
+        (gate / "5").touch()
+        assert [server.until_ended(number)["status"] for number in (4, 5)] == ["canceled", "passed"]
+    finally:
+        shutil.rmtree(gate)
 
 
 def test_a_job_s_token_may_do_what_permissions_say_and_an_environment_has_its_url(server: Server, tmp_path: Path) -> None:
