@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import signal
+import sys
 import time
 from typing import Any
 
@@ -18,13 +21,31 @@ def parser() -> argparse.ArgumentParser:
         "--non-interactive --url http://ci:8910 --token glrt-... --executor docker --docker-image python:3.12. "
         "Exit status: 0 done, 2 wrong input, 3 the server can't be reached, 4 refused.",
     )
-    p.add_argument("what", nargs="?", default="list", choices=["list", "add", "pause", "resume", "token", "remove"], help="default: list")
+    p.add_argument(
+        "what",
+        nargs="?",
+        default="list",
+        choices=["list", "add", "pause", "resume", "token", "remove", "run"],
+        help="default: list; run: work jobs here",
+    )
     p.add_argument("which", nargs="?", default="", metavar="N", help="its number")
     p.add_argument("--tag", action="append", default=[], metavar="TAG", help="with add: a tag that it has; again for more")
     p.add_argument("--description", default="", help="with add: how it is called")
     p.add_argument("--untagged", action="store_true", help="with add: it takes jobs without tags too")
     p.add_argument("--only", default="", metavar="GROUP/NAME", help="with add: it works for this project only")
     p.add_argument("--protected", action="store_true", help="with add: only for the default branch and tags")
+    p.add_argument(
+        "--runner-token",
+        default=os.environ.get("TRUNKLINE_RUNNER_TOKEN", ""),
+        metavar="glrt-...",
+        help="with run (default: TRUNKLINE_RUNNER_TOKEN)",
+    )
+    p.add_argument("--slots", type=int, default=0, metavar="N", help="with run: jobs at the same time (default: the number of cores)")
+    p.add_argument("--data", default="trunkline-runner", metavar="DIR", help="with run: where it keeps things (default: trunkline-runner)")
+    p.add_argument(
+        "--isolation", choices=["auto", "none", "bubblewrap"], default="auto", help="with run: how jobs are isolated (default: auto)"
+    )
+    p.add_argument("--once", action="store_true", help="with run: return after one job")
     add_server_options(p)
     return p
 
@@ -34,6 +55,8 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     options.project = options.project or "-"  # runners belong to the server
     remote = Remote(options)
+    if options.what == "run":
+        return _run(remote.server, options)
     told: Any
     if options.what == "list":
         told = remote.ask("/api/v1/runners")["runners"]
@@ -57,6 +80,34 @@ def main(arguments: list[str]) -> int:
             told = remote.ask(path, {"is_paused": options.what == "pause"}, "PUT")
             said = [_line(told)]
     print(json.dumps(told, indent=1) if options.json else "\n".join(said))
+    return 0
+
+
+def _run(server: str, options: argparse.Namespace) -> int:
+    """Work jobs of a server on this machine."""
+    from trunkline.execution.work import Workshop
+    from trunkline.runner import far
+    from trunkline.wiring import builtin
+    from trunkline.wiring.places import find_uv
+
+    if not options.runner_token:
+        raise ConfigError("which runner is this?", "give its token in TRUNKLINE_RUNNER_TOKEN; trunkline runner add makes one")
+    folder = os.path.abspath(options.data)
+    kept = far.folders(folder)
+    executor, isolation = builtin.host_executor(options.isolation, folder, (f"{folder}/environments",))
+    shop = Workshop(executor, kept, find_uv, python_of=builtin.python_version)
+    shop.action, shop.read_action = builtin.native_action, builtin.read_action
+    shop.fetch_action = builtin.action_source(f"{folder}/actions", os.environ.get("TRUNKLINE_ACTIONS", ""))
+    door = far.Door(server, options.runner_token, far.system_id(folder))
+
+    def say(text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+    runner = far.FarRunner(door, shop, folder, options.slots or os.cpu_count() or 1, say)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: runner.stop())
+    say(f"working jobs of {server}: {runner.slots} at a time, {isolation}; ^C ends after those that run, ^C twice at once")
+    runner.run(options.once)
     return 0
 
 

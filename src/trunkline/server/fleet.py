@@ -4,6 +4,7 @@ The protocol is GitLab's (server/runner_api.py). What is here decides: registrat
 heartbeats. Tokens are kept as hashes. What a machine works is kept with the job, so that a restart of this server loses nothing.
 """
 
+import json
 import os
 import threading
 import time
@@ -17,12 +18,15 @@ from trunkline.model.errors import ConfigError, Refused
 from trunkline.model.runners import Access, Manager, Runner, Worker
 from trunkline.model.runs import JobResult, JobRun, Reason, Run, Status
 from trunkline.pipeline import settle
+from trunkline.pipeline.workflows.opening import at_limit
 from trunkline.ports.store import Store
 from trunkline.server.auth import hashed
 from trunkline.server.fartraces import FarTrace
 from trunkline.server.line import Line
 
 PREFIX = "glrt-"
+STEPS = "trunkline_steps"  # our own runner announces it: it works whole jobs, also those of steps
+GENERIC = ("self-hosted", "linux", "x64", "arm64", "x", "ubuntu")  # labels of runs-on that any Linux machine has; the last also begins them
 UNACKNOWLEDGED = 120.0  # seconds after which a job that was handed out and not begun is queued again
 SILENT = 600.0  # seconds without a word after which a running job is given up
 ONLINE = 120.0  # seconds since the last contact for which a manager counts as online
@@ -195,14 +199,14 @@ class Fleet:
             return "it is paused"
         if runner.project and runner.project != run.project:
             return f"it works for {runner.project} only"
-        wanted = job.job.tags
+        wanted = tags_of(job)
         if wanted and (missing := [t for t in wanted if t not in runner.tags]):
             return f"it has no tag {', '.join(missing)}"
         if not wanted and not runner.run_untagged:
             return "it takes only jobs with tags"
         if runner.access is Access.PROTECTED and not self._is_protected(run):
             return "it takes only jobs of protected refs"
-        if job.job.workflow is not None:
+        if job.job.workflow is not None and not any(STEPS in m.features for m in self.managers.values() if m.runner == runner.id):
             return "it does not know jobs of steps"
         return ""
 
@@ -211,6 +215,7 @@ class Fleet:
         j = job.job
         reports = j.artifacts is not None and bool(j.artifacts.reports)
         needed = (
+            (STEPS, j.workflow is not None),
             ("upload_multiple_artifacts", reports),
             ("artifacts_exclude", j.artifacts is not None and bool(j.artifacts.exclude)),
             ("return_exit_code", bool(j.retry.exit_codes) or bool(job.allow_failure.exit_codes)),
@@ -226,10 +231,10 @@ class Fleet:
 
     def leaves_here(self, run: Run, job: JobRun) -> bool:
         """Say whether this process's own runner takes a job: where there is no fleet all; else untagged ones that it can work."""
-        if not self.runners or job.job.workflow is not None:
+        if not self.runners:
             return True
-        if job.job.tags:
-            return False
+        if tags_of(job):
+            return job.job.workflow is not None and not any(self.fits(r, run, job) == "" for r in self.runners.values())
         if self.line.local_objects(job):
             return not any(self.fits(r, run, job) == "" for r in self.runners.values())
         return True
@@ -266,10 +271,14 @@ class Fleet:
                     if (
                         self.fits(runner, run, queued)
                         or self.lacks(manager, queued)
+                        or at_limit(run, queued)
                         or not self.line.groups.may_start(run, queued, self.line.active.values())
                     ):
                         continue
-                    return self._hand_out(run, queued, runner, manager, now)
+                    if queued.job.workflow is None or self.line.workflows.open(run_id, queued):
+                        return self._hand_out(self.line.run(run_id), queued, runner, manager, now)
+                    self.line.pump()  # it was skipped, or became several jobs: others may be free now
+                    return self.take(runner, manager)
         return None
 
     def _hand_out(self, run: Run, queued: JobRun, runner: Runner, manager: Manager, now: float) -> tuple[Run, JobRun, str]:
@@ -343,8 +352,16 @@ class Fleet:
             trace.close()
         self.line.assigner.tokens.revoke(held.job)
 
-    def finish(self, held: Held, passed: bool, reason: str, exit_code: int | None, dotenv: tuple[tuple[str, str], ...] = ()) -> None:
-        """Settle what a machine says came of a job."""
+    def finish(
+        self,
+        held: Held,
+        passed: bool,
+        reason: str,
+        exit_code: int | None,
+        dotenv: tuple[tuple[str, str], ...] = (),
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Settle what a machine says came of a job; `about` is what only our own runner tells."""
         key = next((k for k, h in self.held.items() if h == held), "")
         run = self.line.run(held.run)
         job = run.job_by_id(held.job)
@@ -356,6 +373,11 @@ class Fleet:
             "" if passed else f"exit code {exit_code}" if told is Reason.SCRIPT and exit_code else _SAID.get(told, reason.replace("_", " "))
         )
         coverage = self.trace(held).coverage(job.job.coverage) if job.job.coverage else None
+        told_more = about or {}
+        if told_more.get("notes"):
+            with open(self.line.trace_path(held.run, held.job, held.attempt) + ".notes", "w", encoding="utf-8") as f:
+                json.dump(told_more["notes"], f)
+        message = str(told_more.get("message") or message)[:2000] if not passed else ""
         result = JobResult(
             job.name,
             Status.PASSED if passed else Status.FAILED,
@@ -365,6 +387,8 @@ class Fleet:
             finished_at=time.time(),
             dotenv=dotenv,
             coverage=coverage,
+            environment_note=str(told_more.get("environment_note") or "")[:200],
+            environment_url=str(told_more.get("environment_url") or "")[:2000],
         )
         self._release(key, held)
         with self.line.lock:
@@ -411,6 +435,16 @@ class Fleet:
                 if job.status is Status.RUNNING and job.worker is not None:
                     found.setdefault(job.worker.runner, []).append((run, job))
         return found
+
+
+def tags_of(job: JobRun) -> tuple[str, ...]:
+    """Return what a job asks of its machine: its tags; of `runs-on` the labels that not every machine has."""
+    w = job.job.workflow
+    if w is None:
+        return job.job.tags
+    return tuple(
+        label for label in w.runs_on if "${{" not in label and label.lower() not in GENERIC and not label.lower().startswith(GENERIC[-1])
+    )
 
 
 _REASONS = {r.value: r for r in Reason if r.value} | {"job_canceled": Reason.CANCELED}

@@ -4,6 +4,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from trunkline.kit import processes
+from trunkline.kit.codec import to_plain
+from trunkline.model.errors import ConfigError
+from trunkline.model.expressions import ExpressionMistake
 from trunkline.model.pipelines import Artifacts, Cache, Image, Service, When
 from trunkline.model.runs import JobRun, Run
 from trunkline.model.variables import Variable, expand, resolve
@@ -65,8 +68,24 @@ def payload(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any
         "credentials": [],
         "dependencies": _dependencies(fleet, run, job, secret),
         "features": {"trace_sections": True, "token_mask_prefixes": ["glcbt-", "glrt-", "tl_"], "failure_reasons": list(FAILURES)},
+        **_whole(fleet, run, job, secret),
         "hooks": [{"name": "pre_get_sources_script", "script": list(j.pre_get_sources)}] if j.pre_get_sources else [],
     }  # fmt: skip
+
+
+def _whole(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any]:
+    """Return what our own runner is sent beside the protocol: the job as it is, and what its expressions see."""
+    assert job.worker is not None
+    if "trunkline_steps" not in job.worker.features:
+        return {}
+    contexts, named = None, []
+    if job.job.workflow is not None:
+        try:
+            contexts = fleet.line.workflows.contexts(run, job, secret)
+        except ExpressionMistake as mistake:
+            raise ConfigError(f"what was handed to the workflow can't be read: {mistake}") from None
+        named = [j.id for j in run.jobs if j.id != job.id and os.path.isdir(fleet.line.artifact_path(run.id, j.id))]
+    return {"trunkline": {"job": to_plain(job.job), "project": run.project, "contexts": contexts, "named": named, "label": job.worker.name}}
 
 
 def _keep_commit(fleet: "Fleet", run: Run) -> None:

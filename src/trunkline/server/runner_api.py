@@ -14,11 +14,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from trunkline.execution import artifacts
+from trunkline.execution import archives, artifacts
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runners import Runner
 from trunkline.ports.store import User
-from trunkline.server import uploads
 from trunkline.server.desk import Desk
 from trunkline.server.fleet import Fleet, Held
 from trunkline.server.payloads import payload
@@ -232,13 +231,17 @@ class _Api:
         if checksum and sent == trace.size and checksum != trace.checksum():
             trace.say("WARNING: the log's checksum is wrong: some of it was damaged on its way")
         code = given.get("exit_code")
-        dotenv = self.fleet.dotenv.pop(held.job, ())
+        told = given.get("trunkline")
+        about: dict[str, Any] = told if isinstance(told, dict) else {}
+        outputs = tuple((str(n), str(v)) for n, v in about.get("outputs") or ())
+        dotenv = (*self.fleet.dotenv.pop(held.job, ()), *outputs)
         self.fleet.finish(
             held,
             state == "success",
             str(given.get("failure_reason") or "unknown_failure"),
             int(code) if isinstance(code, int) else None,
             dotenv,
+            about,
         )
         return Response(status_code=200, headers={"Job-Status": "success" if state == "success" else "failed"})
 
@@ -290,9 +293,9 @@ class _Api:
             if kind == "archive":
                 if shape != "zip":
                     raise ConfigError(f"archives of the format {shape} are not read")
-                uploads.unpack(file, store)
+                archives.unpack(file, store)
                 return
-            found = list(uploads.members(file)) if shape == "gzip" else [(name, file.read(uploads.MOST_REPORT))]
+            found = list(archives.members(file)) if shape == "gzip" else [(name, file.read(archives.MOST_REPORT))]
             for path, content in found:
                 if kind == "dotenv":
                     pairs, problem = artifacts.read_dotenv(content.decode("utf-8", "replace"))
@@ -300,7 +303,7 @@ class _Api:
                         raise ConfigError(problem)
                     self.fleet.dotenv[held.job] = (*self.fleet.dotenv.get(held.job, ()), *pairs)
                 else:
-                    uploads.beside(store, uploads.safe(path, name), content)
+                    archives.beside(store, archives.safe(path, name), content)
         except ConfigError as problem:
             raise _Answer(400, problem.message) from None
 
@@ -314,10 +317,10 @@ class _Api:
         found = self.desk.store.read(lambda tx: tx.find_job(job))
         if found is None or found[0].project != bearer.project:
             raise _Answer(404, "there is no such job")
-        path = uploads.zipped(self.desk.line.artifact_path(found[0].id, job), self.desk.line.data)
+        path = archives.zipped(self.desk.line.artifact_path(found[0].id, job), self.desk.line.data)
         if not path:
             raise _Answer(404, "the job has left no artifacts")
-        return FileResponse(path, media_type="application/zip", filename="artifacts.zip", background=BackgroundTask(uploads.forget, path))
+        return FileResponse(path, media_type="application/zip", filename="artifacts.zip", background=BackgroundTask(archives.forget, path))
 
 
 async def _told(request: Request, answer: Callable[[dict[str, Any]], Awaitable[Response]], has_fields: bool = True) -> Response:

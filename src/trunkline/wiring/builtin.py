@@ -6,10 +6,11 @@ from typing import Any, cast
 
 from trunkline.model.actions import ActionMetadata
 from trunkline.model.diagnostics import Diagnostic
-from trunkline.model.errors import UnknownName
+from trunkline.model.errors import ConfigError, UnknownName
 from trunkline.ports.actions import NativeAction
 from trunkline.ports.delivery import DeployTarget, MetricProvider, TrafficRouter
 from trunkline.ports.dialect import Dialect
+from trunkline.ports.executor import Executor
 from trunkline.ports.files import FarFiles
 from trunkline.ports.forges import Forge
 from trunkline.ports.vaults import Vault
@@ -54,6 +55,25 @@ def dialect(name: str) -> Dialect:
         raise UnknownName("dialect", name, DIALECTS)
     module, _, thing = DIALECTS[name].partition(":")
     return cast(Dialect, getattr(importlib.import_module(module), thing)())
+
+
+def host_executor(isolation: str, hidden: str, shown: tuple[str, ...]) -> tuple[Executor, str]:
+    """Return the executor of a machine and how it isolates jobs; raises ConfigError where what is asked for can't be had."""
+    from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap
+
+    found = find_bubblewrap() if isolation != "none" else None
+    if found is None and isolation == "bubblewrap":
+        raise ConfigError(
+            "bubblewrap is asked for, but this machine lacks or forbids it", "pip install 'trunkline[sandbox]', or apt install bubblewrap"
+        )
+    return HostExecutor(found or "none", hidden=(hidden,), shown=shown), "jobs in bubblewrap" if found else "jobs are not isolated"
+
+
+def python_version(image: str) -> str | None:
+    """Return the version that an image of Python asks for, or None if it is none."""
+    from trunkline.adapters.executors.host import python_version as version
+
+    return version(image)
 
 
 def forge(name: str) -> Forge:

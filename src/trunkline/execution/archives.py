@@ -1,4 +1,4 @@
-"""What runners upload: zip archives, and reports as gzip of several members. Source: the runner protocol, its section on artifacts; RFC 1952."""
+"""Archives that travel between machines: zip archives, and reports as gzip of several members. Source: the runner protocol, its section on artifacts; RFC 1952."""
 
 import os
 import shutil
@@ -126,6 +126,7 @@ def zipped(store: str, data: str) -> str:
     """Write a job's artifacts into a zip of their own; return its path, "" where there are none."""
     if not os.path.isdir(store):
         return ""
+    os.makedirs(os.path.join(data, "artifacts"), exist_ok=True)
     descriptor, path = tempfile.mkstemp(suffix=".zip", dir=os.path.join(data, "artifacts"))
     os.close(descriptor)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as z:
