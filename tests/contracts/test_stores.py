@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, inspect
+from tests.contracts.postgres import postgres
 
 from trunkline.adapters.stores.sql import SqlStore
 from trunkline.adapters.stores.tables import metadata
@@ -38,5 +39,39 @@ class TestSqlite(StoreContract):
 
         second = SqlStore(f"sqlite:///{tmp_path}/again.sqlite")
 
+        assert second.read(lambda tx: tx.find_project("group/project")) is not None
+        second.close()
+
+
+psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'trunkline[postgres]'")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A PostgreSQL."""
+    with postgres() as url:
+        yield url
+
+
+@pytest.mark.real
+class TestPostgres(StoreContract):
+    """PostgreSQL, by psycopg."""
+
+    @pytest.fixture
+    def store(self, server: str) -> Iterator[SqlStore]:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        store = SqlStore(server)
+        yield store
+        store.close()
+
+    def test_the_migrations_lead_to_the_same_tables(self, store: SqlStore) -> None:
+        names = {n for n in inspect(store.engine).get_table_names() if n != "alembic_version"}
+        assert names == set(metadata.tables)
+
+    def test_a_second_start_reads_what_the_first_wrote(self, store: SqlStore, server: str) -> None:
+        store.write(lambda tx: tx.create_project("group/project", "main", 1.0))
+        second = SqlStore(server)
         assert second.read(lambda tx: tx.find_project("group/project")) is not None
         second.close()

@@ -30,6 +30,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.token = ""
         self.wrapper: list[str] = []
+        self.database = ""
 
     def start(self, *options: str) -> None:
         """Start and wait until it answers."""
@@ -46,8 +47,9 @@ class Server:
             str(self.port),
             *options,
         ]
+        env = {**os.environ, **({"TRUNKLINE_DATABASE": self.database} if self.database else {})}
         with (self.data.parent / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
         for _ in range(300):
             with contextlib.suppress(OSError, urllib.error.URLError):
                 self.get("/health")
@@ -103,7 +105,7 @@ class Server:
 
     def admin(self, *words: str, given: str = "") -> str:
         """Run `trunkline admin`; return what it printed."""
-        command = [sys.executable, "-m", "trunkline", "admin", *words, "--data", str(self.data)]
+        command = [sys.executable, "-m", "trunkline", "admin", *words, "--data", str(self.data), "--database", self.database]
         return subprocess.run(command, input=given, capture_output=True, text=True, check=True, timeout=60).stdout
 
     def protect(self) -> None:

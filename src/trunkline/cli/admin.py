@@ -27,6 +27,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the server's data folder (default: trunkline-data)",
     )
+    p.add_argument(
+        "--database",
+        default=os.environ.get("TRUNKLINE_DATABASE", ""),
+        metavar="URL",
+        help="the server's database, where it is not in that folder",
+    )
     return p
 
 
@@ -37,7 +43,7 @@ def main(arguments: list[str]) -> int:
     from trunkline.server.auth import Doorkeeper
 
     os.makedirs(options.data, mode=0o700, exist_ok=True)
-    store = SqlStore(f"sqlite:///{os.path.abspath(options.data)}/state.sqlite")
+    store = SqlStore(options.database or f"sqlite:///{os.path.abspath(options.data)}/state.sqlite")
     try:
         doorkeeper = Doorkeeper(store)
         if options.what == "password":

@@ -68,7 +68,7 @@ class House:
         self.data = os.path.abspath(settings.data)
         os.makedirs(self.data, mode=0o700, exist_ok=True)
         self.lock = self._only_one()
-        self.store = SqlStore(f"sqlite:///{self.data}/state.sqlite")
+        self.store = SqlStore(settings.database_url)
         self.hub = Hub()
         self.repositories = Repositories(f"{self.data}/repositories", f"{self.data}/trees")
         self.shop = self._workshop()

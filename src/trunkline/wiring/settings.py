@@ -15,6 +15,7 @@ class Settings:
     """The server's settings. Sizes in bytes (10G and 500M are understood), times in seconds; a limit of 0 is none.
 
     `job_memory` and `job_file_size` hold for each process of a job, `job_processes` for all of the server's user (root is not bound by it).
+    `database`: postgresql://USER:PASSWORD@HOST/NAME, or empty for a SQLite file in `data`.
     `include_hosts`: hosts with private addresses from which pipeline files may be included, with commas between.
     `actions`: where actions of other repositories are fetched from, a folder of mirrors or the address of a forge (default: GitHub).
     `registration_token`: with it old runners register themselves (GitLab's legacy way); empty: they can't.
@@ -22,6 +23,7 @@ class Settings:
     """
 
     data: str = "trunkline-data"
+    database: str = ""
     host: str = "127.0.0.1"
     port: int = 8910
     url: str = ""
@@ -40,13 +42,18 @@ class Settings:
     registration_token: str = ""
 
     @property
+    def database_url(self) -> str:
+        """The database; without the setting a SQLite file in the folder of data."""
+        return self.database or f"sqlite:///{os.path.abspath(self.data)}/state.sqlite"
+
+    @property
     def base_url(self) -> str:
         """The address that people use; without the setting it is made of host and port."""
         return self.url.rstrip("/") or f"http://{self.host}:{self.port}"
 
 
 _TYPES: dict[str, type] = {
-    "data": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
+    "data": str, "database": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
     "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int, "include_hosts": str,
     "required_approvals": int, "actions": str, "registration_token": str,
 }  # fmt: skip

@@ -1,9 +1,10 @@
-"""The store on SQLAlchemy Core: SQLite in WAL mode with one writer thread. Implements ports.store.
+"""The store on SQLAlchemy Core: SQLite in WAL mode, or PostgreSQL, with one writer thread. Implements ports.store.
 
 The writer takes whatever has been asked for meanwhile into one transaction (each use-case in a savepoint of its own) and answers after the
 commit: many small writes share one sync, and nobody is told of a state that could still be lost.
 """
 
+import importlib.util
 import queue
 import threading
 import zlib
@@ -36,7 +37,7 @@ from trunkline.adapters.stores import tables as t
 from trunkline.kit.codec import from_plain, to_plain
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import Release, Rollout
-from trunkline.model.errors import OutsideError
+from trunkline.model.errors import ConfigError, OutsideError
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
 from trunkline.model.runners import Worker
@@ -463,9 +464,10 @@ def _attempt_columns(job: JobRun, ended: JobRun, now: float) -> dict[str, Any]:
 
 
 class SqlStore:
-    """Implements ports.store.Store. One writer thread, a few reading connections."""
+    """Implements ports.store.Store. One writer thread, a few reading connections. `url`: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME."""
 
     def __init__(self, url: str) -> None:
+        url = _with_driver(url)
         self.engine = _engine(url)
         _migrate(self.engine, url)
         self.asked: queue.SimpleQueue[tuple[Callable[[Transaction], Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -524,8 +526,20 @@ class SqlStore:
                 future.set_exception(wrong)
 
 
+def _with_driver(url: str) -> str:
+    """Return the URL with the driver that is used; raises ConfigError for a database that is not known, or whose driver is missing."""
+    kind, _, rest = url.partition("://")
+    if kind in ("postgresql", "postgres"):
+        if importlib.util.find_spec("psycopg") is None:
+            raise ConfigError("PostgreSQL needs psycopg, which is not installed", "pip install 'trunkline[postgres]'")
+        return f"postgresql+psycopg://{rest}"
+    if kind != "sqlite":
+        raise ConfigError(f"the database {kind!r} is not known", "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+    return url
+
+
 def _engine(url: str) -> Engine:
-    engine = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=4)
+    engine = create_engine(url, poolclass=QueuePool, pool_size=4, max_overflow=4, pool_pre_ping=not url.startswith("sqlite"))
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
