@@ -305,3 +305,32 @@ jobs:
     assert run["status"] == "passed", _log(server, run, "a")
     assert "it lives" in _log(server, run, "a")
     assert subprocess.run(["pgrep", "-f", "sleep 4714"], capture_output=True, check=False).stdout == b""
+
+
+def test_another_branch_can_be_checked_out(server: Server, tmp_path: Path) -> None:
+    text = """
+on: workflow_dispatch
+jobs:
+  a:
+    runs-on: x
+    steps:
+      - uses: actions/checkout@v4
+        with: {ref: topic}
+      - run: cat more.txt && git rev-parse --short HEAD
+      - uses: actions/checkout@v4
+        with: {ref: nowhere}
+        continue-on-error: true
+"""
+    folder = _repository(tmp_path / "p", ci=text)
+    server.push(folder)
+    git(folder, "switch", "--quiet", "--create", "topic")
+    (folder / "more.txt").write_text("of the topic\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "more")
+    server.push(folder, ref="topic")
+    _, body, _ = server.request("POST", "/api/v1/projects/team/project/runs", {"ref": "main"})
+    run = server.until_ended(json.loads(body)["id"])
+    log = _log(server, run, "a")
+    assert run["status"] == "passed", log
+    assert "of the topic" in log
+    assert "the repository has no 'nowhere'" in log

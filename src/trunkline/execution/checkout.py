@@ -221,16 +221,20 @@ def _write(path: str, text: str) -> None:
 
 
 def _refs(git_dir: str) -> Iterable[tuple[str, str]]:
-    """Yield tags and remote branches as they stand in files, loose after packed."""
+    """Yield tags and remote branches as they stand in files, loose after packed. The branches of a bare repository are remote ones to a copy."""
+    is_bare = os.path.basename(git_dir.rstrip("/")) != ".git"
+    heads, far = "refs/heads/", "refs/remotes/origin/"
     try:
         with open(f"{git_dir}/packed-refs", encoding="utf-8") as f:
             for line in f:
                 sha, _, ref = line.strip().partition(" ")
                 if len(sha) >= 40 and ref.startswith(("refs/tags/", "refs/remotes/")):
                     yield ref, sha
+                elif len(sha) >= 40 and is_bare and ref.startswith(heads):
+                    yield far + ref[len(heads) :], sha
     except OSError:
         pass
-    for kind in ("tags", "remotes"):
+    for kind in ("tags", "remotes", *(("heads",) if is_bare else ())):
         for path, _ in trees.files_below(f"{git_dir}/refs/{kind}"):
             try:
                 with open(f"{git_dir}/refs/{kind}/{path}", encoding="ascii") as f:
@@ -238,7 +242,7 @@ def _refs(git_dir: str) -> Iterable[tuple[str, str]]:
             except (OSError, UnicodeDecodeError):
                 continue
             if len(sha) >= 40 and " " not in sha:
-                yield f"refs/{kind}/{path}", sha
+                yield f"{far}{path}" if kind == "heads" else f"refs/{kind}/{path}", sha
 
 
 def lease_workspace(root: str, name: str) -> Workspace:

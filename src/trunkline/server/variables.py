@@ -18,10 +18,13 @@ class ProjectVariables:
 
     def __init__(self, store: Store, sealer: Sealer) -> None:
         self.store, self.sealer = store, sealer
+        self.known: dict[str, dict[str, ProjectVariable]] = {}  # by project and name: every job that starts asks
+        for one in store.read(lambda tx: tx.documents(ProjectVariable)):
+            self.known.setdefault(one.project, {})[one.name] = one
 
     def of(self, project: str) -> list[ProjectVariable]:
         """Return a project's, by name."""
-        return sorted(self.store.read(lambda tx: tx.documents(ProjectVariable, project)), key=lambda v: v.name)
+        return [one for _, one in sorted(self.known.get(project, {}).items())]
 
     def set(
         self, project: str, name: str, value: str, by: str, is_secret: bool = False, is_protected: bool = False, is_file: bool = False
@@ -36,19 +39,22 @@ class ProjectVariables:
         if len(value.encode()) > MOST:
             raise ConfigError(f"{name}: a value has at most {MOST >> 10} kB")
         new = ProjectVariable(0, project, name, self.sealer.seal(value), is_secret, is_protected, is_file, by, time.time())
-        known = next((v for v in self.of(project) if v.name == name), None)
+        known = self.known.get(project, {}).get(name)
         if known is None:
-            return self.store.write(lambda tx: tx.add_document(new))
-        changed = replace(new, id=known.id)
-        self.store.write(lambda tx: tx.save_document(changed))
-        return changed
+            after = self.store.write(lambda tx: tx.add_document(new))
+        else:
+            after = replace(new, id=known.id)
+            self.store.write(lambda tx: tx.save_document(after))
+        self.known[project] = {**self.known.get(project, {}), name: after}
+        return after
 
     def remove(self, project: str, name: str) -> None:
         """Remove one; raises ConfigError."""
-        known = next((v for v in self.of(project) if v.name == name), None)
+        known = self.known.get(project, {}).get(name)
         if known is None:
             raise ConfigError(f"{project} has no variable {name}", "trunkline variable lists them")
         self.store.write(lambda tx: tx.remove_document(known))
+        self.known[project] = {n: v for n, v in self.known[project].items() if n != name}
 
     def given(self, run: Run, default_branch: str) -> tuple[Variable, ...]:
         """Return what the jobs of a run get."""
