@@ -527,3 +527,16 @@ def test_a_secret_is_hidden_wherever_it_may_be_repeated(repository: MakeReposito
         "very-secret-words" not in Path(job["log"]).read_text() + Path(job["log"] + ".notes").read_text() + json.dumps(job) + told["said"]
     )
     assert job["message"] == "Fails with [MASKED]: exit code 1"
+
+
+def test_the_name_of_a_step_and_old_commands_where_they_are_allowed(repository: MakeRepository) -> None:
+    steps = """
+- run: echo "::set-env name=OLD::works"; echo "::add-path::/somewhere/bin"; echo "named $GITHUB_ACTION"
+- run: 'echo "OLD $OLD ${PATH%%:*} $GITHUB_ACTION"'
+- id: mine
+  run: 'echo "named ${{ github.action }}"'
+"""
+    log = run(repository(one_job(steps, "    env: {ACTIONS_ALLOW_UNSECURE_COMMANDS: true}\n")), code=0)["logs"]["a"]
+    assert "named __run\n" in log
+    assert "OLD works /somewhere/bin __run_2" in log
+    assert "named mine" in log

@@ -1,5 +1,6 @@
 """Where steps stand while they run: the job itself, or a composite action that one of its steps uses."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ from trunkline.execution.workflow.hashing import hash_files
 from trunkline.kit.record import field, mutable
 from trunkline.model import templates
 from trunkline.model.expressions import FUNCTIONS, ExpressionMistake, Function, status_functions, to_text
-from trunkline.model.workflows import Pairs
+from trunkline.model.workflows import Pairs, Step
 
 
 @mutable
@@ -21,6 +22,15 @@ class Frame:
     failed: bool = False
     action: str = ""  # the folder of the composite action
     depth: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def begin(self, step: Step) -> None:
+        """Let `github.action` be the name of the step that begins: its id, else what it does, counted."""
+        name = step.id or ("__run" if step.run else "__" + re.sub(r"[^A-Za-z0-9]+", "_", step.uses.partition("@")[0]).strip("_"))
+        self.counts[name] = self.counts.get(name, 0) + 1
+        if self.counts[name] > 1:
+            name = f"{name}_{self.counts[name]}"
+        self.contexts = {**self.contexts, "github": {**self.contexts["github"], "action": name}}
 
     def all_contexts(self, env: Mapping[str, str], status: str) -> dict[str, Any]:
         """Return what an expression of a step sees now."""

@@ -48,6 +48,9 @@ class Speech:
         self.unseen = b""  # of the line that is not complete, for the matchers
         self.outputs: dict[str, str] = {}
         self.state: dict[str, str] = {}
+        self.env: dict[str, str] = {}
+        self.paths: list[str] = []
+        self.allows_old = False  # whether set-env and add-path are carried out (ACTIONS_ALLOW_UNSECURE_COMMANDS)
         self.groups: list[str] = []
         self.count = 0
 
@@ -131,6 +134,10 @@ class Speech:
                 self.outputs[command.get("name")] = command.data
             case "save-state":
                 self.state[command.get("name")] = command.data
+            case "set-env" if self.allows_old:
+                self.env[command.get("name")] = command.data
+            case "add-path" if self.allows_old:
+                self.paths.insert(0, command.data.strip())
             case "set-env" | "add-path" as old:
                 self.notes.add(
                     "error",

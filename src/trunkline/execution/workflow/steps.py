@@ -186,8 +186,8 @@ class Steps:
         self.count += 1
         number = str(self.count)
         about = {"outcome": "skipped", "conclusion": "skipped", "outputs": {}}
-        key = step.id or f"__{number}"
-        frame.steps[key] = about
+        frame.steps[step.id or f"__{number}"] = about
+        frame.begin(step)
         title = step.name or (f"Run {step.uses}" if step.uses else f"Run {step.run.strip().split(chr(10))[0][:100]}")
         try:
             env |= Evaluator(frame, env, status).pairs(step.env)
@@ -260,11 +260,14 @@ class Steps:
     def execute(self, command: str, env: Mapping[str, str], title: str, deadline: float, said: dict[str, Any]) -> tuple[int, bool]:
         """Run a bash script and listen to what it says; what it says to its runner by commands goes into `said`."""
         sink = Speech(self.trace, self.notes, self.matchers, self.sandbox.project_dir, title)
+        sink.allows_old = env.get("ACTIONS_ALLOW_UNSECURE_COMMANDS", "").lower() == "true"
         cancel = None if self.worker.cancel.turned else self.worker.cancel
         ended = self.sandbox.run(command, env, sink, cancel, deadline, lingering=self.lingers)
         sink.close()
         said.setdefault("outputs", {}).update(sink.outputs)
         said.setdefault("state", {}).update(sink.state)
+        self.env |= sink.env
+        self.paths = [*sink.paths, *self.paths]
         if ended.timed_out and time.monotonic() >= self.deadline:
             self.timed_out = True
         return ended.exit_code, ended.timed_out
@@ -373,7 +376,7 @@ class Steps:
         if action.using == "composite":
             return self._composite(action, folder, step, frame, env, inputs, about)
         if action.using == "node":
-            return self._javascript(action, folder, frame, env, inputs, number, title, about, deadline)
+            return self._javascript(action, folder, step, frame, env, inputs, number, title, about, deadline)
         raise StepFailed(f"{step.uses} is a Docker action: it needs the docker executor, which does not exist yet")
 
     def _fetched(self, name: str, ref: str) -> str:
@@ -444,7 +447,7 @@ class Steps:
         return Done()
 
     def _javascript(
-        self, action: ActionMetadata, folder: str, frame: Frame, env: dict[str, str], inputs: dict[str, str], number: str, title: str,
+        self, action: ActionMetadata, folder: str, step: Step, frame: Frame, env: dict[str, str], inputs: dict[str, str], number: str, title: str,
         about: dict[str, Any], deadline: float,
     ) -> Done:  # fmt: skip
         node = shutil.which("node", path=os.pathsep.join([*self.paths, self.base.get("PATH", "")])) or shutil.which("node")
@@ -455,7 +458,7 @@ class Steps:
 
         def program(path: str, channel: str) -> tuple[int, bool]:
             saved = {f"STATE_{name}": value for name, value in state.items()}
-            github = {"GITHUB_ACTION_PATH": folder, "GITHUB_TOKEN": ""}
+            github = {"GITHUB_ACTION_PATH": folder, "GITHUB_TOKEN": "", **_of_action(step)}
             whole = {**self.environment(frame, env, channel), **github, **handed, **saved}
             if not (self.env | env).get("GITHUB_TOKEN"):
                 whole.pop("GITHUB_TOKEN", None)
@@ -569,6 +572,14 @@ def _shown(title: str, evaluate: Evaluator) -> str:
         return evaluate.text(title).replace("\n", " ")
     except ExpressionMistake:
         return title
+
+
+def _of_action(step: Step) -> dict[str, str]:
+    """Return what a remote action knows of itself."""
+    if step.uses.startswith("."):
+        return {}
+    name, _, ref = step.uses.partition("@")
+    return {"GITHUB_ACTION_REPOSITORY": "/".join(name.split("/")[:2]), "GITHUB_ACTION_REF": ref}
 
 
 def _quoted(text: str) -> str:
