@@ -94,7 +94,7 @@ def _run(server: str, options: argparse.Namespace) -> int:
         raise ConfigError("which runner is this?", "give its token in TRUNKLINE_RUNNER_TOKEN; trunkline runner add makes one")
     folder = os.path.abspath(options.data)
     kept = far.folders(folder)
-    executor, isolation = builtin.host_executor(options.isolation, folder, (f"{folder}/environments",))
+    executor, isolation = builtin.host_executor(options.isolation, folder, ())
     shop = Workshop(executor, kept, find_uv, python_of=builtin.python_version)
     shop.action, shop.read_action = builtin.native_action, builtin.read_action
     shop.fetch_action = builtin.action_source(f"{folder}/actions", os.environ.get("TRUNKLINE_ACTIONS", ""))

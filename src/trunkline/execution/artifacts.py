@@ -123,11 +123,11 @@ def restore(store: str, workspace: str) -> int:
     count = 0
     for path, info in trees.files_below(store):
         target = f"{workspace}/{path}"
-        if os.path.lexists(target):
-            trees.remove(target)
         parent = os.path.realpath(os.path.dirname(target))
         if not (parent + "/").startswith(os.path.realpath(workspace) + "/"):
             continue  # a link in the repository leads out; a job's files never follow it
+        if os.path.lexists(target):
+            trees.remove(target)
         trees.place(f"{store}/{path}", target, info)
         count += 1
     return count

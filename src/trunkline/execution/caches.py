@@ -31,20 +31,20 @@ def key_of(cache: Cache, workspace: str, values: Mapping[str, str]) -> str:
     return f"{text}-{told}" if text else told
 
 
-def _folder(root: str, key: str, cache: Cache, values: Mapping[str, str]) -> str:
+def _folder(root: str, key: str, cache: Cache, scope: tuple[str, str]) -> str:
     """Return where a key's files lie: apart for each project, and for protected refs unless the cache wants to be shared (cache:unprotect)."""
-    split = "" if cache.unprotect or "TRUNKLINE_LOCAL" in values else values.get("CI_COMMIT_REF_PROTECTED", "false")
-    return os.path.join(root, digest(values.get("CI_PROJECT_PATH", ""), split, key)[:32])
+    project, split = scope
+    return os.path.join(root, digest(project, "" if cache.unprotect else split, key)[:32])
 
 
-def restore(root: str, cache: Cache, workspace: str, values: Mapping[str, str]) -> str:
+def restore(root: str, cache: Cache, workspace: str, values: Mapping[str, str], scope: tuple[str, str]) -> str:
     """Copy the first cache found by key or fallback key into the workspace; return what to say about it."""
     key = key_of(cache, workspace, values)
     if expand(cache.policy, values) == "push":
         return f"cache {key}: only saved, not restored (policy: push)"
     last = values.get("CACHE_FALLBACK_KEY", "")
     for candidate in (key, *(expand(k, values) for k in cache.fallback_keys), *((last,) if last else ())):
-        folder = _folder(root, candidate, cache, values)
+        folder = _folder(root, candidate, cache, scope)
         if os.path.isdir(folder):
             count = artifacts.restore(folder, workspace)
             os.utime(folder)
@@ -52,7 +52,7 @@ def restore(root: str, cache: Cache, workspace: str, values: Mapping[str, str]) 
     return f"cache {key}: none yet"
 
 
-def save(root: str, cache: Cache, workspace: str, values: Mapping[str, str], passed: bool) -> str:
+def save(root: str, cache: Cache, workspace: str, values: Mapping[str, str], passed: bool, scope: tuple[str, str]) -> str:
     """Keep the cache's files under its key; return what to say about it."""
     key = key_of(cache, workspace, values)
     if expand(cache.policy, values) == "pull":
@@ -62,7 +62,7 @@ def save(root: str, cache: Cache, workspace: str, values: Mapping[str, str], pas
     found = artifacts.collect(workspace, cache.paths, (), values)
     if not found.paths:
         return f"cache {key}: not saved, no file matches {', '.join(cache.paths)}"
-    artifacts.keep(workspace, found.paths, _folder(root, key, cache, values))
+    artifacts.keep(workspace, found.paths, _folder(root, key, cache, scope))
     return f"cache {key}: {len(found.paths)} files saved"
 
 

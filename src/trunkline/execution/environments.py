@@ -12,7 +12,8 @@ import marshal
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from trunkline.execution import shellwords
@@ -73,9 +74,9 @@ class Recipe:
     folders: set[str] = field(default_factory=set)
     pinned: bool = True
 
-    def key(self, settings: Mapping[str, str]) -> str:
-        """Return the digest of all that defines the environment."""
-        parts: list[str | bytes] = [FORMAT, self.interpreter.path, self.interpreter.version]
+    def key(self, settings: Mapping[str, str], scope: str = "") -> str:
+        """Return the digest of all that defines the environment, and of who may have built it."""
+        parts: list[str | bytes] = [FORMAT + scope, self.interpreter.path, self.interpreter.version]
         parts += [text for text, _ in self.steps]
         for name in sorted(self.files):
             parts += [name, self.files[name]]
@@ -294,31 +295,29 @@ Run = Callable[[str, Mapping[str, str]], int]
 class Environments:
     """The store of one machine."""
 
-    def __init__(self, root: str, uv: str | None) -> None:
-        self.root, self.uv = root, uv
+    def __init__(self, root: str, uv: str | None, scope: str = "", above: str = "") -> None:
+        """A job could make an environment other than its key says, so what it builds is only for its own `scope`. It may use what scope `above` has built."""
+        self.root, self.uv, self.scope, self.above = root, uv, scope, above
 
     def lend(
         self, recipe: Recipe, top: str, workspace: str, env: Mapping[str, str], run: Run, fresh: bool = False, expires: float = EXPIRES
     ) -> Lent:
         """Put the recipe's environment beside (and its folders into) a workspace, built now or reused. `run` runs a script in the sandbox."""
-        key = recipe.key(env)
+        key = recipe.key(env, self.scope)
         store = os.path.join(self.root, key[:32])
         folder = os.path.join(top, "env")
         os.makedirs(self.root, exist_ok=True)
-        lock = os.open(store + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second while it is built waits and reuses
-            notes = None if fresh else _read_notes(store)
-            why_built = "built"
-            if notes is not None and not recipe.pinned and time.time() - notes["built_at"] > expires:
-                notes, why_built = None, f"built anew, its requirements are not pinned and it is older than {expires / 3600:.0f} h"
-            if notes is not None:
-                began = time.monotonic()
-                if _clone(store, notes, top, workspace):
-                    os.utime(store)
-                    saved = max(0.0, notes["seconds"] - (time.monotonic() - began))
-                    return Lent(folder, f"environment {key[:4]} reused, saved {duration(saved)}", key[:4])
-                why_built = "built anew, a job had changed files in it"
+        if self.above and not fresh:
+            trusted = recipe.key(env, self.above)
+            if os.path.isdir(f"{self.root}/{trusted[:32]}"):
+                with self._locked(trusted):
+                    lent, _ = self._reuse(trusted, recipe, top, workspace, expires)
+                if lent is not None:
+                    return lent
+        with self._locked(key):
+            lent, why_built = (None, "built") if fresh else self._reuse(key, recipe, top, workspace, expires)
+            if lent is not None:
+                return lent
             trees.remove(store)
             began = time.monotonic()
             code = self._build(recipe, folder, workspace, env, run)
@@ -327,8 +326,31 @@ class Environments:
                 return Lent(folder, f"environment {key[:4]} could not be built", key[:4], code)
             _snapshot(store, top, workspace, recipe.folders, seconds)
             return Lent(folder, f"environment {key[:4]} {why_built} in {duration(seconds)}", key[:4])
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Whoever comes second while it is built waits and reuses."""
+        lock = os.open(f"{self.root}/{key[:32]}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
         finally:
             os.close(lock)
+
+    def _reuse(self, key: str, recipe: Recipe, top: str, workspace: str, expires: float) -> tuple[Lent | None, str]:
+        """Lend what is kept under a key; where it can't be, return None and why it must be built."""
+        store = os.path.join(self.root, key[:32])
+        notes = _read_notes(store)
+        if notes is None:
+            return None, "built"
+        if not recipe.pinned and time.time() - notes["built_at"] > expires:
+            return None, f"built anew, its requirements are not pinned and it is older than {expires / 3600:.0f} h"
+        began = time.monotonic()
+        if not _clone(store, notes, top, workspace):
+            return None, "built anew, a job had changed files in it"
+        os.utime(store)
+        saved = max(0.0, notes["seconds"] - (time.monotonic() - began))
+        return Lent(os.path.join(top, "env"), f"environment {key[:4]} reused, saved {duration(saved)}", key[:4]), ""
 
     def _build(self, recipe: Recipe, folder: str, workspace: str, env: Mapping[str, str], run: Run) -> int:
         """Build with uv; where uv can't do it, let the commands themselves have the last word."""
@@ -337,7 +359,7 @@ class Environments:
         return self._with(recipe, folder, workspace, env, run, quick=False)
 
     def _with(self, recipe: Recipe, folder: str, workspace: str, env: Mapping[str, str], run: Run, quick: bool) -> int:
-        trees.remove(folder)
+        trees.empty(folder)  # not removed: it may be mounted in the job's sandbox
         for made in recipe.folders:
             trees.remove(f"{workspace}/{made}")
         python = recipe.interpreter.path
@@ -477,7 +499,11 @@ def _clone(store: str, notes: "dict[str, Any]", top: str, workspace: str) -> boo
                 own[key] = info.st_ctime_ns
             else:
                 os.unlink(f"{folder}/{path}")
-        trees.remove_empty(folder)  # an empty x.dist-info would still look like an installed x
+        for entry in list(os.scandir(folder)) if os.path.isdir(folder) else ():  # an empty x.dist-info would still look like an installed x
+            if entry.is_dir(follow_symlinks=False):
+                trees.remove_empty(entry.path)
+        if name != "env":  # which may be mounted in the job's sandbox
+            trees.remove_empty(folder)
     if len(own) == len(files):
         return True
     for key, known in files.items():

@@ -11,6 +11,8 @@ from trunkline import __version__
 from trunkline.execution import script
 from trunkline.execution.checkout import Sources, Workspace, lease_workspace
 from trunkline.execution.trace import BOLD, GREEN, RED, RESET, Trace
+from trunkline.kit import trees
+from trunkline.kit.ids import digest
 from trunkline.kit.lazy import lazy
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import field, mutable, record, replace
@@ -68,12 +70,16 @@ PASSED_THROUGH = frozenset(
 
 @record
 class Folders:
-    """Where a runner keeps things: `work` for workspaces of this project, the others shared between projects or runs."""
+    """Where a runner keeps things: `work` for workspaces of this project, the others shared between projects or runs.
+
+    `downloads` holds what pip and uv download, apart for each cache scope; '' leaves them where they are on this machine.
+    """
 
     work: str
     caches: str
     environments: str
     artifacts: str
+    downloads: str = ""
 
 
 @record
@@ -81,6 +87,7 @@ class Assignment:
     """One attempt to be worked. `inputs` are (job, folder of its artifacts); `variables` are complete, later entries win.
 
     A job of steps has `contexts`, what its expressions see before it begins, and `named`: the folders of the run's jobs with their named artifacts.
+    `protected` says whether it is of a protected ref; None where somebody runs it by hand on their own machine.
     """
 
     job: Job
@@ -94,6 +101,12 @@ class Assignment:
     timeout: float = DEFAULT_TIMEOUT
     contexts: Mapping[str, object] | None = None
     named: tuple[str, ...] = ()
+    protected: bool | None = None
+
+    @property
+    def cache_scope(self) -> tuple[str, str]:
+        """Whose caches it may use: the project's, of protected refs or of others. Not out of its variables, which a pipeline can set."""
+        return self.project, "" if self.protected is None else str(self.protected).lower()
 
 
 def _no_actions(name: str, ref: str, pinned: str) -> str:
@@ -159,6 +172,10 @@ class Worker:
         self._about_the_runner()
         self.note = ""
         self.workspace: Workspace | None = None
+        self.downloads = ""
+        if shop.folders.downloads:
+            self.downloads = os.path.join(shop.folders.downloads, digest(*task.cache_scope)[:16])
+            os.makedirs(self.downloads, exist_ok=True)
 
     def _about_the_runner(self) -> None:
         """Add what only the runner knows."""
@@ -187,7 +204,8 @@ class Worker:
             open_things.callback(workspace.release)
             git_dir = self.task.sources.git_dir
             readable = (f"{git_dir}/objects",) if git_dir else ()  # the lent repository borrows them
-            sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder, readable))
+            writable = (self.downloads,) if self.downloads else ()
+            sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder, readable, writable))
             if job.workflow is not None:
                 from trunkline.execution.workflow.steps import Steps
 
@@ -213,8 +231,7 @@ class Worker:
         for variable in self.task.variables:
             if variable.file:
                 path = os.path.join(sandbox.tmp, variable.name)
-                with open(path, "w", encoding="utf-8") as f:
-                    f.write(variable.value)
+                trees.write_inside(sandbox.tmp, variable.name, variable.value)
                 self.values[variable.name] = path
 
     def _hook(self, sandbox: Sandbox) -> int:
@@ -227,7 +244,7 @@ class Worker:
 
     def _fetch_secrets(self, sandbox: Sandbox) -> None:
         """Fetch what the job wants from a vault. What somebody gave by hand on a laptop is taken instead."""
-        is_local = "TRUNKLINE_LOCAL" in self.values
+        is_local = self.task.protected is None
         for proof in self.job.id_tokens:
             if proof.name not in self.values:
                 self.trace.say(f"{proof.name} is empty: only a server signs id tokens")
@@ -246,8 +263,7 @@ class Worker:
                 self.values[secret.name] = value
                 if secret.file:
                     path = os.path.join(sandbox.tmp, secret.name)
-                    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
-                        f.write(value)
+                    trees.write_inside(sandbox.tmp, secret.name, value, 0o600)
                     self.values[secret.name] = path
                 self.trace.say(f"{secret.name}: {secret.path} of {secret.mount}")
 
@@ -257,7 +273,7 @@ class Worker:
         if self.job.caches:
             with trace.section("restore_cache", "Restoring caches"):
                 for cache in self.job.caches:
-                    trace.say(caches.restore(self.shop.folders.caches, cache, folder, self.values))
+                    trace.say(caches.restore(self.shop.folders.caches, cache, folder, self.values, self.task.cache_scope))
         if self.task.inputs:
             with trace.section("download_artifacts", "Fetching artifacts"):
                 for name, store in self.task.inputs:
@@ -265,6 +281,13 @@ class Worker:
                         trace.say(f"{name}: left no artifacts")
                     else:
                         trace.say(f"{name}: {plural(artifacts.restore(store, folder), 'file')}")
+
+    def environments(self) -> environments.Environments:
+        """Return the store of Python environments, as this job may use it."""
+        project, split = self.task.cache_scope
+        own = digest(project, split) if split else ""
+        above = digest(project, "true") if split == "false" else ""
+        return environments.Environments(self.shop.folders.environments, self.shop.uv(), own, above)
 
     def environment(self) -> dict[str, str]:
         """Return the process environment: little of the machine's own, then the job's variables."""
@@ -276,6 +299,8 @@ class Worker:
         for config in (f"{home}/.config/pip/pip.conf", f"{home}/.pip/pip.conf"):
             if os.path.exists(config):
                 env.setdefault("PIP_CONFIG_FILE", config)
+        if self.downloads:
+            env["PIP_CACHE_DIR"], env["UV_CACHE_DIR"] = f"{self.downloads}/pip", f"{self.downloads}/uv"
         env.setdefault("PIP_CACHE_DIR", f"{home}/.cache/pip")
         env.setdefault("UV_CACHE_DIR", f"{home}/.cache/uv")
         env["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
@@ -354,7 +379,7 @@ class Worker:
             assert isinstance(settings, dict)
             return sandbox.run(text, settings, trace.write, self.cancel, deadline).exit_code
 
-        lent = environments.Environments(shop.folders.environments, shop.uv()).lend(recipe, top, sandbox.project_dir, env, run, shop.fresh)
+        lent = self.environments().lend(recipe, top, sandbox.project_dir, env, run, shop.fresh)
         self.note = lent.note if recipe.steps else ""
         trace.say(f"{lent.note} (Python {interpreter.version})")
         env["PATH"] = f"{lent.folder}/bin:{env.get('PATH', '')}"
@@ -368,7 +393,7 @@ class Worker:
         if job.caches and not self.cancel.turned:
             with trace.section("save_cache", "Saving caches"):
                 for cache in job.caches:
-                    trace.say(caches.save(self.shop.folders.caches, cache, workspace, self.values, passed))
+                    trace.say(caches.save(self.shop.folders.caches, cache, workspace, self.values, passed, self.task.cache_scope))
         spec = job.artifacts
         if spec is None:
             return (), ""
@@ -386,7 +411,7 @@ class Worker:
         for report in spec.reports:
             if report.kind == "dotenv":
                 for path in artifacts.collect(workspace, report.paths, (), self.values).paths:
-                    with open(f"{workspace}/{path}", encoding="utf-8", errors="replace") as f:
+                    with open(trees.open_inside(workspace, path, os.O_RDONLY), encoding="utf-8", errors="replace") as f:
                         found_variables, problem = artifacts.read_dotenv(f.read())
                     if problem:
                         trace.say(f"{RED}ERROR: {problem}{RESET}")

@@ -1,5 +1,6 @@
 """Copies, links and removals of whole folders, with what may go wrong in them: special files, links that lead out, folders without permission."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -123,6 +124,28 @@ def read_below(root: str, path: str) -> str | None:
             return f.read()
     except OSError:
         return None
+
+
+def open_inside(root: str, path: str, flags: int, mode: int = 0o666) -> int:
+    """Open a file below root, where no link is followed: neither the file nor a folder on the way to it. Raises OSError."""
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    if not names or ".." in names:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in names[:-1]:
+            inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(names[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def write_inside(root: str, path: str, text: str, mode: int = 0o666) -> None:
+    """Write a file below root through no link (see open_inside)."""
+    with open(open_inside(root, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8", errors="surrogateescape") as f:
+        f.write(text)
 
 
 def size_of(root: str) -> int:

@@ -81,3 +81,7 @@ class Event:
     def is_request(self) -> bool:
         """Whether it is about a change request, also in the child of such a run."""
         return self.kind is EventKind.CHANGE_REQUEST or (self.kind is EventKind.PARENT and self.proposal is not None)
+
+    def is_protected(self, default_branch: str) -> bool:
+        """Say whether it is about a protected ref: the default branch or a tag. A change request never is, whatever its branch is called elsewhere."""
+        return not self.is_request and (self.is_tag or self.ref == default_branch)

@@ -63,7 +63,7 @@ def event_variables(event: Event, project: str, default_branch: str = "main", se
         "CI_COMMIT_DESCRIPTION": r.message.partition("\n")[2].strip(),
         "CI_COMMIT_AUTHOR": f"{r.author_name} <{r.author_email}>",
         "CI_COMMIT_TIMESTAMP": r.time,
-        "CI_COMMIT_REF_PROTECTED": "true" if event.ref == default_branch or event.is_tag else "false",
+        "CI_COMMIT_REF_PROTECTED": "true" if event.is_protected(default_branch) else "false",
         "CI_PIPELINE_SOURCE": event.kind.value,
         "CI_PROJECT_NAME": name,
         "CI_PROJECT_TITLE": name,

@@ -41,8 +41,10 @@ class Executor(Protocol):
         """Return what keeps this executor from running the job, each with its place; nothing means it can."""
         ...
 
-    def open(self, name: str, workspace: str, readable: tuple[str, ...] = ()) -> AbstractContextManager[Sandbox]:
-        """Make a sandbox around a workspace folder, in which the folders of `readable` can be read at their own paths.
+    def open(
+        self, name: str, workspace: str, readable: tuple[str, ...] = (), writable: tuple[str, ...] = ()
+    ) -> AbstractContextManager[Sandbox]:
+        """Make a sandbox around a workspace folder, in which the folders of `readable` can be read at their own paths, and those of `writable` written.
 
         Leaving the context removes all but the workspace, also after a cancel.
         """

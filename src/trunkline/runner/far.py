@@ -278,6 +278,7 @@ class FarRunner:
         task = Assignment(
             job=spec, project=whole["project"], sources=sources, variables=variables, trace_path=job.trace_path, store=store, inputs=inputs,
             label=whole["label"], timeout=float(payload["runner_info"]["timeout"]), contexts=whole["contexts"], named=named,
+            protected=bool(payload["git_info"]["protected"]),
         )  # fmt: skip
         result = work(self.shop, task, job.cancel)
         self._upload(job, store, own)
@@ -410,6 +411,6 @@ def system_id(folder: str) -> str:
 
 def folders(folder: str) -> Folders:
     """Return where a runner keeps things."""
-    for name in ("work", "caches", "environments", "artifacts", "jobs"):
+    for name in ("work", "caches", "environments", "artifacts", "jobs", "downloads"):
         os.makedirs(f"{folder}/{name}", exist_ok=True)
-    return Folders(f"{folder}/work", f"{folder}/caches", f"{folder}/environments", f"{folder}/artifacts")
+    return Folders(f"{folder}/work", f"{folder}/caches", f"{folder}/environments", f"{folder}/artifacts", f"{folder}/downloads")

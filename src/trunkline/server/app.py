@@ -126,17 +126,15 @@ class House:
                 log.warning("jobs are not isolated", hint="install bubblewrap, or trunkline[sandbox]")
             isolation = found or "none"
         self.isolation = isolation
-        for name in ("work", "caches", "environments", "artifacts", "uv"):
+        for name in ("work", "caches", "environments", "artifacts", "downloads"):
             os.makedirs(f"{data}/{name}", exist_ok=True)
         owner = digest(data)[:16]
         left = processes.kill_everywhere(OWNER, owner)
         if left:
             log.info("processes of the last server were ended", count=left)
         limits = {"memory": settings.job_memory, "file_size": settings.job_file_size, "processes": settings.job_processes}
-        executor = HostExecutor(isolation, hidden=(data,), shown=(f"{data}/uv",), owner=owner, **limits)
-        folders = Folders(f"{data}/work", f"{data}/caches", f"{data}/environments", f"{data}/artifacts")
-        os.environ.setdefault("UV_CACHE_DIR", f"{data}/uv/cache")
-        os.environ.setdefault("PIP_CACHE_DIR", f"{data}/uv/pip")
+        executor = HostExecutor(isolation, (data,), (), owner, **limits)
+        folders = Folders(f"{data}/work", f"{data}/caches", f"{data}/environments", f"{data}/artifacts", f"{data}/downloads")
         shop = Workshop(executor, folders, find_uv, settings.fresh, python_version, builtin.vault())
         shop.action, shop.read_action = builtin.native_action, builtin.read_action
         shop.fetch_action = builtin.action_source(f"{data}/actions", settings.actions)

@@ -48,6 +48,7 @@ class Assigner:
             label="the server's own runner",
             timeout=self.line.job_timeout,
             contexts=contexts,
+            protected=self.is_protected(run),
             named=tuple(self.line.artifact_path(run.id, j.id) for j in run.jobs) if contexts is not None else (),
         )
 
@@ -56,6 +57,11 @@ class Assigner:
             return self.line.workflows.contexts(run, job, self.tokens.issue(run, job))
         except ExpressionMistake as mistake:
             raise ConfigError(f"what was handed to the workflow can't be read: {mistake}") from None
+
+    def is_protected(self, run: Run) -> bool:
+        """Say whether a run is of a protected ref: what decides over caches, runners and proofs."""
+        project = self.line.store.read(lambda tx: tx.find_project(run.project))
+        return run.event.is_protected(project.default_branch if project is not None else "")
 
     def far_variables(self, run: Run, job: JobRun, secret: str) -> tuple[Variable, ...]:
         """Return the variables of an attempt that a machine of the fleet works, whose token is `secret`."""
@@ -80,7 +86,9 @@ class Assigner:
             Variable("CI_REPOSITORY_URL", f"{scheme}://gitlab-ci-token:{secret}@{host}/{run.project}.git", raw=True, masked=True),
         ]
         if job.job.id_tokens:
-            claims = claims_of(run, job, known, int(known.get("CI_PROJECT_ID", "0")))
+            project = self.line.store.read(lambda tx: tx.find_project(run.project))
+            facts = event_variables(run.event, run.project, project.default_branch if project else "", self.line.url)
+            claims = claims_of(run, job, {**known, **facts}, project)
             seconds = job.job.timeout or self.line.job_timeout
             for wanted in job.job.id_tokens:
                 audience = tuple(expand(a, known) for a in wanted.audience)

@@ -22,14 +22,14 @@ from trunkline.server.repositories import Repositories
 log = structlog.get_logger()
 LIMIT = 1800.0  # seconds
 
-Build = Callable[[str, tuple[str, ...], str], str]
+Build = Callable[[str, str, tuple[str, ...], str], str]
 
 
 class Releases:
     """Has releases built, beside whoever asks: FOLDER/releases/NUMBER is complete once its manifest is there."""
 
     def __init__(self, store: Store, repositories: Repositories, build: Build) -> None:
-        """`build` makes FOLDER/env for FOLDER/app with install commands and a log, and tells the environment's key."""
+        """`build` makes, for a project, FOLDER/env for FOLDER/app with install commands and a log, and tells the environment's key."""
         self.store, self.repositories, self.build = store, repositories, build
         self.told: dict[str, str | None] = {}  # folder of a release -> what went wrong, None while it is built
 
@@ -69,7 +69,7 @@ class Releases:
             if code:
                 raise OutsideError(f"git can't check out {release.sha[:8]}", "is the disk full?")
             trees.remove(f"{folder}/index")
-            key = self.build(folder, spec.install, f"{folder}/install.log")
+            key = self.build(release.project, folder, spec.install, f"{folder}/install.log")
             made = digest(release.sha, key, spec.command)
             manifest = {"project": release.project, "release": release.number, "sha": release.sha, "run": release.run, "author": release.author,
                         "install": list(spec.install), "command": spec.command, "environment": key, "built_at": time.time(), "digest": made}  # fmt: skip
@@ -86,13 +86,17 @@ class Releases:
 def builder(shop: Workshop) -> Build:
     """Return what builds FOLDER/env for FOLDER/app with these commands, and tells the environment's key."""
 
-    def build(folder: str, commands: tuple[str, ...], log: str) -> str:
+    def build(project: str, folder: str, commands: tuple[str, ...], log: str) -> str:
         app = f"{folder}/app"
         env = {n: v for n, v in os.environ.items() if n in PASSED_THROUGH or n.startswith(("PIP_", "UV_"))}
         env |= {"UV_LINK_MODE": "copy", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "CI_PROJECT_DIR": app}
         interpreter = find_interpreter("", all_interpreters, f"{shop.folders.environments}/python3")
         deadline = time.monotonic() + LIMIT
-        with shop.executor.open("release", app) as sandbox, open(log, "wb") as out:
+        scope = digest(project, os.path.dirname(folder))  # what the releases of one environment build is for them alone
+        downloads = os.path.join(shop.folders.downloads, scope[:16])
+        os.makedirs(downloads, exist_ok=True)
+        env |= {"PIP_CACHE_DIR": f"{downloads}/pip", "UV_CACHE_DIR": f"{downloads}/uv"}
+        with shop.executor.open("release", app, writable=(downloads,)) as sandbox, open(log, "wb") as out:
             recipe = recognise(commands, interpreter, app, env)
 
             def keep(data: bytes) -> None:
@@ -102,7 +106,7 @@ def builder(shop: Workshop) -> Build:
                 assert isinstance(settings, dict)
                 return sandbox.run(text, settings, keep, None, deadline).exit_code
 
-            lent = Environments(shop.folders.environments, shop.uv()).lend(recipe, folder, app, env, run)
+            lent = Environments(shop.folders.environments, shop.uv(), scope, digest(project, "true")).lend(recipe, folder, app, env, run)
             code = lent.exit_code
             if not code and recipe.rest:
                 env |= {"PATH": f"{folder}/env/bin:{env.get('PATH', '')}", "VIRTUAL_ENV": f"{folder}/env"}

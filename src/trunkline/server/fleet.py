@@ -204,7 +204,7 @@ class Fleet:
             return f"it has no tag {', '.join(missing)}"
         if not wanted and not runner.run_untagged:
             return "it takes only jobs with tags"
-        if runner.access is Access.PROTECTED and not self._is_protected(run):
+        if runner.access is Access.PROTECTED and not self.line.assigner.is_protected(run):
             return "it takes only jobs of protected refs"
         if job.job.workflow is not None and not any(STEPS in m.features for m in self.managers.values() if m.runner == runner.id):
             return "it does not know jobs of steps"
@@ -224,10 +224,6 @@ class Fleet:
             ("vault_secrets", bool(j.secrets)),
         )
         return next((name for name, is_needed in needed if is_needed and name not in manager.features), "")
-
-    def _is_protected(self, run: Run) -> bool:
-        project = self.store.read(lambda tx: tx.find_project(run.project))
-        return run.event.is_tag or (project is not None and run.event.ref == project.default_branch)
 
     def leaves_here(self, run: Run, job: JobRun) -> bool:
         """Say whether this process's own runner takes a job: where there is no fleet all; else untagged ones that it can work."""

@@ -55,7 +55,7 @@ def payload(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any
         "git_info": {
             "repo_url": f"{host[0]}://gitlab-ci-token:{secret}@{host[2]}/{run.project}.git", "repo_object_format": "sha1", "ref": event.ref,
             "sha": event.revision.sha, "before_sha": event.before, "ref_type": "tag" if event.is_tag else "branch",
-            "refspecs": _refspecs(run), "depth": int(depth) if depth.isdigit() else DEPTH, "protected": values.get("CI_COMMIT_REF_PROTECTED") == "true",
+            "refspecs": _refspecs(run), "depth": int(depth) if depth.isdigit() else DEPTH, "protected": line.assigner.is_protected(run),
         },
         "runner_info": {"uuid": "", "timeout": int(timeout), "runner_session_url": None},
         "inputs": [],
@@ -64,7 +64,7 @@ def payload(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any
         "image": _image(j.image),
         "services": [_service(s, values) for s in j.services],
         "artifacts": _artifacts(j.artifacts, values),
-        "cache": [_cache(c, run, values) for c in j.caches],
+        "cache": [_cache(c, run, values, line.assigner.is_protected(run)) for c in j.caches],
         "credentials": [],
         "dependencies": _dependencies(fleet, run, job, secret),
         "features": {"trace_sections": True, "token_mask_prefixes": ["glcbt-", "glrt-", "tl_"], "failure_reasons": list(FAILURES)},
@@ -179,8 +179,8 @@ def _artifacts(spec: Artifacts | None, values: dict[str, str]) -> list[dict[str,
     return found
 
 
-def _cache(cache: Cache, run: Run, values: dict[str, str]) -> dict[str, Any]:
-    apart = "" if cache.unprotect else "-protected" if values.get("CI_COMMIT_REF_PROTECTED") == "true" else "-non_protected"
+def _cache(cache: Cache, run: Run, values: dict[str, str], protected: bool) -> dict[str, Any]:
+    apart = "" if cache.unprotect else "-protected" if protected else "-non_protected"
     key = expand(cache.key, values) or "default"
     if cache.key_files:  # what the files hold is known to the job's machine only: the run's commit stands for it
         key = f"{key}-{'-'.join(os.path.basename(f) for f in cache.key_files)}-{run.event.revision.sha[:12]}"

@@ -14,7 +14,7 @@ from typing import Any
 from trunkline.kit.ids import digest, token
 from trunkline.kit.record import record
 from trunkline.model.runs import JobRun, Run
-from trunkline.ports.store import User
+from trunkline.ports.store import Project, User
 from trunkline.server.auth import hashed
 
 PREFIX = "glcbt-"  # GitLab's prefix of job tokens: its runner masks what begins with it
@@ -132,13 +132,14 @@ class Issuer:
         return jwt.encode({"alg": "RS256", "kid": key.kid, "typ": "JWT"}, body, key)
 
 
-def claims_of(run: Run, job: JobRun, values: Mapping[str, str], project_id: int) -> dict[str, str]:
-    """Return what an id token says of a job."""
+def claims_of(run: Run, job: JobRun, values: Mapping[str, str], project: Project | None) -> dict[str, str]:
+    """Return what an id token says of a job. What others trust is the server's own knowledge: a pipeline can set any of its variables (`values`)."""
     event = run.event
+    default_branch = project.default_branch if project else ""
     kind = "tag" if event.is_tag else "branch"
     found = {
         "namespace_path": run.project.rpartition("/")[0],
-        "project_id": str(project_id),
+        "project_id": str(project.id if project else 0),
         "project_path": run.project,
         "user_login": event.user,
         "user_email": values.get("GITLAB_USER_EMAIL", ""),
@@ -148,7 +149,7 @@ def claims_of(run: Run, job: JobRun, values: Mapping[str, str], project_id: int)
         "ref": event.ref,
         "ref_type": kind,
         "ref_path": f"refs/{'tags' if event.is_tag else 'heads'}/{event.ref}",
-        "ref_protected": values.get("CI_COMMIT_REF_PROTECTED", "false"),
+        "ref_protected": str(event.is_protected(default_branch)).lower(),
         "runner_environment": "self-hosted",
         "sha": event.revision.sha,
         "project_visibility": "private",

@@ -58,7 +58,7 @@ class ProjectVariables:
 
     def given(self, run: Run, default_branch: str) -> tuple[Variable, ...]:
         """Return what the jobs of a run get."""
-        protected = run.event.is_tag or run.event.ref == default_branch
+        protected = run.event.is_protected(default_branch)
         return tuple(
             Variable(v.name, self.sealer.open(v.sealed), raw=True, masked=v.is_secret, file=v.is_file)
             for v in self.of(run.project)

@@ -9,6 +9,8 @@ from tests.conftest import git
 from trunkline.execution import artifacts, caches
 from trunkline.model.pipelines import Cache
 
+OWN = ("team/project", "false")
+
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
@@ -84,12 +86,12 @@ def test_a_link_in_the_repository_does_not_lead_artifacts_out(workspace: Path, t
 def test_a_cache_is_found_by_key_then_by_fallback(workspace: Path, tmp_path: Path) -> None:
     root, values = str(tmp_path / "caches"), {"BRANCH": "main"}
     cache = Cache(key="v1-$BRANCH", paths=("dist",), fallback_keys=("v1-main",))
-    assert "none yet" in caches.restore(root, cache, str(workspace), values)
+    assert "none yet" in caches.restore(root, cache, str(workspace), values, OWN)
 
-    assert "2 files saved" in caches.save(root, cache, str(workspace), values, passed=True)
+    assert "2 files saved" in caches.save(root, cache, str(workspace), values, passed=True, scope=OWN)
 
-    assert "2 files restored" in caches.restore(root, cache, str(workspace), {"BRANCH": "topic"})
-    assert "not saved" in caches.save(root, cache, str(workspace), values, passed=False)
+    assert "2 files restored" in caches.restore(root, cache, str(workspace), {"BRANCH": "topic"}, OWN)
+    assert "not saved" in caches.save(root, cache, str(workspace), values, passed=False, scope=OWN)
 
 
 def test_a_cache_key_follows_the_content_of_its_files(workspace: Path) -> None:

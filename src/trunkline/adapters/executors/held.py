@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 
+from trunkline.adapters.executors.view import POWERS
 from trunkline.kit import processes
 from trunkline.kit.record import mutable
 
@@ -85,4 +86,5 @@ def _way(held: Held, inside: int) -> list[str]:
     else:
         os.close(owner)
     enter = ["nsenter", *user, "--target", str(inside), "--mount", "--pid", "--ipc", "--uts", "--"]
-    return [*enter, *own, "setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"]
+    kept = "".join(f",+{power}" for power in POWERS) if os.geteuid() == 0 and not own else ""
+    return [*enter, *own, "setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set=-all{kept}", "--"]

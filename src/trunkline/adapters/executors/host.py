@@ -1,7 +1,7 @@
 """The host executor: jobs run as processes of this machine, each with its own folders, process group and limits.
 
 `image: python:X` is answered by that interpreter, found on this machine (see execution.environments); any other image, and services,
-need containers. With `isolation` it wraps every script in bubblewrap, so that a job sees the system read-only and of the rest only its own.
+need containers. With `isolation` it wraps every script in bubblewrap, so that a job sees the system read-only and of the rest only its own (see view).
 """
 
 import os
@@ -62,6 +62,11 @@ class HostExecutor:
         """
         self.owner = owner
         self.isolation, self.hidden, self.shown = isolation, hidden, shown
+        self.walls: list[str] = []
+        if isolation != "none":
+            from trunkline.adapters.executors import view
+
+            self.walls = [*view.of_this_machine().options(), *view.powers()]
         self.limits = "ulimit -Sc 0; "
         for letter, value, unit in (("d", memory, 1024), ("f", file_size, 1024), ("u", processes, 1)):
             if value:
@@ -85,13 +90,13 @@ class HostExecutor:
         return tuple(found)
 
     @contextmanager
-    def open(self, name: str, workspace: str, readable: tuple[str, ...] = ()) -> "Iterator[HostSandbox]":
+    def open(self, name: str, workspace: str, readable: tuple[str, ...] = (), writable: tuple[str, ...] = ()) -> "Iterator[HostSandbox]":
         """Make home and tmp beside the workspace, empty; empty them again at the end."""
         top = os.path.dirname(workspace)
         home, tmp = os.path.join(top, "home"), os.path.join(top, "tmp")
         for folder in (home, tmp):
             trees.empty(folder)
-        sandbox = HostSandbox(self, workspace, home, tmp, readable)
+        sandbox = HostSandbox(self, workspace, home, tmp, readable, writable)
         try:
             yield sandbox
         finally:
@@ -106,8 +111,10 @@ class HostExecutor:
 class HostSandbox:
     """Implements ports.executor.Sandbox."""
 
-    def __init__(self, executor: HostExecutor, project_dir: str, home: str, tmp: str, readable: tuple[str, ...] = ()) -> None:
-        self.readable = readable
+    def __init__(
+        self, executor: HostExecutor, project_dir: str, home: str, tmp: str, readable: tuple[str, ...], writable: tuple[str, ...]
+    ) -> None:
+        self.readable, self.writable = readable, writable
         self.executor, self.project_dir, self.home, self.tmp = executor, project_dir, home, tmp
         self.scripts = 0
         self.mark = ""  # of what may linger
@@ -124,7 +131,8 @@ class HostSandbox:
     ) -> Ended:
         """Write the script beside the workspace, so that a command that reads stdin can't eat it, and run it with bash."""
         self.scripts += 1
-        path = f"{os.path.dirname(self.project_dir)}/script-{self.scripts}"
+        path = f"{os.path.dirname(self.project_dir)}/scripts/{self.scripts}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
             f.write(f"{self.executor.limits}cd {_quoted(self.project_dir)} || exit 1; {script}")
         try:
@@ -159,14 +167,18 @@ class HostSandbox:
         executor = self.executor
         if executor.isolation == "none":
             return []
-        own = os.path.dirname(self.project_dir)
+        top = os.path.dirname(self.project_dir)
+        own = [self.project_dir, self.home, self.tmp, f"{top}/env", f"{top}/tools"]
+        for folder in (*own, f"{top}/scripts"):
+            os.makedirs(folder, exist_ok=True)
         wrapped = [executor.isolation, "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--new-session"]
         wrapped += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", self.tmp, "/tmp", "--tmpfs", "/run"]  # noqa: S108
+        wrapped += executor.walls
         for folder in executor.hidden:
             wrapped += ["--tmpfs", folder]
-        for folder in self.readable:
+        for folder in (*self.readable, f"{top}/scripts"):
             wrapped += ["--ro-bind", folder, folder]
-        for folder in (*executor.shown, own):
+        for folder in (*executor.shown, *self.writable, *own):  # each a mount of its own: a job can't put a link in its place
             wrapped += ["--bind", folder, folder]
         return [*wrapped, "--"]
 

@@ -258,6 +258,7 @@ class SqlTransaction:
     def newest_job(self, project: str, ref: str, job: str) -> tuple[int, int] | None:
         query = select(t.jobs.c.run_id, t.jobs.c.id).join(t.runs, t.runs.c.id == t.jobs.c.run_id).join(t.projects)
         query = query.where(t.projects.c.path == project, t.runs.c.ref == ref, t.jobs.c.name == job, t.jobs.c.status == Status.PASSED.value)
+        query = query.where(t.runs.c.source != EventKind.CHANGE_REQUEST.value)  # its branch may be a stranger's, called as one of ours
         row = self._row(query.order_by(t.jobs.c.id.desc()).limit(1))
         return (row["run_id"], row["id"]) if row else None
 

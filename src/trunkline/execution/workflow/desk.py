@@ -114,10 +114,8 @@ class Desk:
         raise ConfigError(f"{pattern} lies outside of the job's folders", "paths are below the workspace, the home folder or runner.temp")
 
     def _cache_folder(self, key: str) -> str:
-        values = self.steps.worker.values
-        split = "" if "TRUNKLINE_LOCAL" in values else values.get("CI_COMMIT_REF_PROTECTED", "false")
-        project = values.get("CI_PROJECT_PATH", "")
-        return os.path.join(self.steps.shop.folders.caches, digest("steps", project, split)[:8] + digest(key)[:24])
+        scope = self.steps.worker.task.cache_scope
+        return os.path.join(self.steps.shop.folders.caches, digest("steps", *scope)[:8] + digest(key)[:24])
 
     def restore_cache(self, key: str, fallbacks: tuple[str, ...], paths: tuple[str, ...]) -> str:
         """Bring a cache. Those of other paths do not count."""
@@ -208,14 +206,13 @@ class Desk:
         recipe = environments.recognise((f"pip install {' '.join(packages)}",), interpreter, self.workspace, {})
         top = os.path.join(os.path.dirname(self.workspace), "tools", digest(*packages)[:8])
         os.makedirs(top, exist_ok=True)
-        store = environments.Environments(self.steps.shop.folders.environments, self.steps.shop.uv())
         whole = self.steps.environment(self.frame, self.env, self.number)
 
         def run(script: str, settings: object) -> int:
             assert isinstance(settings, dict)
             return self.steps.execute(script, settings, self.title, self.deadline, {})[0]
 
-        lent = store.lend(recipe, top, self.workspace, whole, run, self.steps.shop.fresh)
+        lent = worker.environments().lend(recipe, top, self.workspace, whole, run, self.steps.shop.fresh)
         if lent.exit_code:
             raise OutsideError(f"{' '.join(packages)} can't be installed")
         return f"{lent.folder}/bin"

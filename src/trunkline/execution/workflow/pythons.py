@@ -101,9 +101,8 @@ class Pythons:
             said: dict[str, Any] = {}
             return self.steps.execute(script, settings, title, deadline, said)[0]
 
-        store = environments.Environments(worker.shop.folders.environments, worker.shop.uv())
         top = os.path.dirname(self.steps.sandbox.project_dir)
-        lent = store.lend(recipe, top, self.steps.sandbox.project_dir, whole, run, worker.shop.fresh)
+        lent = worker.environments().lend(recipe, top, self.steps.sandbox.project_dir, whole, run, worker.shop.fresh)
         worker.note = lent.note if recipe.steps else worker.note
         trace.say(f"{lent.note} (Python {interpreter.version})")
         if lent.exit_code:

@@ -18,6 +18,7 @@ from trunkline.execution.workflow.desk import Desk, add_to_store
 from trunkline.execution.workflow.frames import Evaluator, Frame
 from trunkline.execution.workflow.pythons import Pythons
 from trunkline.execution.workflow.speech import AMBER, Notes, Speech
+from trunkline.kit import trees
 from trunkline.kit.record import mutable, record
 from trunkline.kit.words import duration
 from trunkline.model import locks
@@ -109,8 +110,7 @@ class Steps:
         event = os.path.join(self.folder, "event.json")
         workspace = self.sandbox.project_dir
         github = {**given.get("github", {}), "workspace": workspace, "event_path": event, "action": "", "action_path": "", "job": self.w.id}
-        with open(event, "w", encoding="utf-8") as f:
-            json.dump(github.get("event", {}), f)
+        trees.write_inside(self.sandbox.tmp, "_runner/event.json", json.dumps(github.get("event", {})))
         machine = os.uname()
         runner = {
             "os": "Linux",
@@ -254,8 +254,7 @@ class Steps:
     def _channels(self, number: str) -> None:
         os.makedirs(os.path.join(self.folder, number), exist_ok=True)
         for name in _FILES:
-            with open(os.path.join(self.folder, number, name), "w", encoding="utf-8"):
-                pass
+            trees.write_inside(self.sandbox.tmp, f"_runner/{number}/{name}", "")
 
     def execute(self, command: str, env: Mapping[str, str], title: str, deadline: float, said: dict[str, Any]) -> tuple[int, bool]:
         """Run a bash script and listen to what it says; what it says to its runner by commands goes into `said`."""
@@ -277,7 +276,8 @@ class Steps:
         told: dict[str, str] = {}
         for name in _FILES:
             try:
-                with open(os.path.join(self.folder, number, name), encoding="utf-8", errors="replace") as f:
+                own = trees.open_inside(self.sandbox.tmp, f"_runner/{number}/{name}", os.O_RDONLY)
+                with open(own, encoding="utf-8", errors="replace") as f:
                     told[name] = f.read()
             except OSError:
                 told[name] = ""
@@ -351,8 +351,7 @@ class Steps:
                 f"$ErrorActionPreference = 'stop'\n{text}\nif ((Test-Path -LiteralPath variable:\\LASTEXITCODE)) {{ exit $LASTEXITCODE }}"
             )
         path = os.path.join(self.folder, f"{number}{ending}")
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as f:
-            f.write(text if text.endswith("\n") else text + "\n")
+        trees.write_inside(self.sandbox.tmp, f"_runner/{number}{ending}", text if text.endswith("\n") else text + "\n")
         return template.replace("{0}", path)
 
     # steps that use actions

@@ -55,7 +55,7 @@ def github(event: Event, about: About) -> Context:
         "ref": ref,
         "ref_name": ref_name,
         "ref_type": "tag" if event.is_tag else "branch",
-        "ref_protected": event.is_tag or event.ref == about.default_branch,
+        "ref_protected": event.is_protected(about.default_branch),
         "head_ref": head,
         "base_ref": base,
         "repository": about.project,

@@ -1,0 +1,103 @@
+"""What of this machine a job in bubblewrap sees and may do: the system read-only, none of the homes, keys and services' data, few powers.
+
+docs/explanation/threat-model.md says what each line is against, and names the test.
+"""
+
+import glob
+import os
+import sys
+
+from trunkline.kit.record import record
+
+_PRIVATE_FOLDERS = (
+    "/root",
+    "/home",
+    "/etc/ssl/private",
+    "/etc/kubernetes",
+    "/etc/rancher",
+    "/var/backups",
+    "/var/lib/containerd",
+    "/var/lib/docker",
+    "/var/lib/kubelet",
+    "/var/lib/mysql",
+    "/var/lib/postgresql",
+    "/var/lib/rancher",
+    "/var/lib/redis",
+    "/var/spool/cron",
+)
+_PRIVATE_FILES = (
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/sudoers",
+    "/etc/ssh/ssh_host_*_key",
+    "/etc/krb5.keytab",
+)
+_NO_HOMES = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/etc",
+    "/dev",
+    "/proc",
+    "/sys",
+    "/tmp",  # noqa: S108
+    "/run",
+]  # some users have one there; /tmp and /run are a job's own
+_TOOLS_AT_HOME = (".pyenv", ".local/bin", ".local/lib", ".local/share/uv", ".local/share/pipx", ".rustup")
+POWERS = ("chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service", "setgid", "setuid")
+"""What root keeps in a sandbox (capabilities(7)): enough for tar, install and su; none that mounts, makes devices, traces or loads."""
+
+
+@record
+class View:
+    """`folders` look empty, `files` can't be opened, `tools` inside of them stay visible, read-only."""
+
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+    tools: tuple[str, ...]
+
+    def options(self) -> list[str]:
+        """Return them as options of bwrap(1), to stand after the root's own."""
+        found = []
+        for folder in self.folders:
+            found += ["--tmpfs", folder]
+        for file in self.files:
+            found += ["--ro-bind", os.devnull, file]
+        for tool in self.tools:
+            found += ["--ro-bind", tool, tool]
+        resolver = os.path.realpath("/etc/resolv.conf")
+        if resolver.startswith("/run/") and os.path.exists(resolver):
+            found += ["--ro-bind", resolver, resolver]  # systemd's; without it no name could be looked up
+        return found
+
+
+def of_this_machine(path: str | None = None) -> View:
+    """Return what jobs of this machine see; `path` is the PATH whose programs stay visible where they lie in a home."""
+    home = os.path.realpath(os.path.expanduser("~"))
+    folders = [f for f in _PRIVATE_FOLDERS if os.path.isdir(f) and not os.path.islink(f)]
+    if home.count("/") > 1 and os.path.isdir(home) and not _within(home, [*folders, *_NO_HOMES]):
+        folders.append(home)
+    wanted = [sys.prefix, sys.base_prefix, os.environ.get("PYENV_ROOT", ""), *(f"{home}/{t}" for t in _TOOLS_AT_HOME)]
+    wanted += [_program_folder(entry, home) for entry in (path if path is not None else os.environ.get("PATH", "")).split(os.pathsep)]
+    files = [f for pattern in _PRIVATE_FILES for f in sorted(glob.glob(pattern)) if not os.path.islink(f)]
+    tools = [t for t in dict.fromkeys(wanted) if t and t != home and t not in folders and _within(t, folders) and os.path.isdir(t)]
+    return View(tuple(folders), tuple(files), tuple(tools))
+
+
+def powers() -> list[str]:
+    """Return bwrap's options that take from root what could undo the sandbox; others have no powers in it anyway."""
+    if os.geteuid() != 0:
+        return []
+    return ["--cap-drop", "ALL", *(word for power in POWERS for word in ("--cap-add", f"CAP_{power.upper()}"))]
+
+
+def _program_folder(entry: str, home: str) -> str:
+    """Return an entry of PATH, or the tree around it where its programs need their lib beside them (virtual environments, node)."""
+    tree = os.path.dirname(entry)
+    return tree if os.path.basename(entry) == "bin" and tree not in (home, f"{home}/.local") and os.path.isdir(f"{tree}/lib") else entry
+
+
+def _within(path: str, folders: list[str]) -> bool:
+    return any(path == f or path.startswith(f + "/") for f in folders)
