@@ -1,6 +1,10 @@
 """Every executor against its contract."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +55,24 @@ class TestHostInBubblewrap(ExecutorContract):
         assert code == 0
         assert "written" not in out
         assert int(out.split()[-1]) < 8
+
+    @pytest.fixture
+    def home(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        """A home folder outside of /tmp, which a sandbox has of its own."""
+        folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+        for name in (".ssh/id_rsa", ".config/pip/pip.conf", ".local/bin/tool", "node/bin/node", "node/lib/its"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("content\n")
+        monkeypatch.setenv("HOME", str(folder))
+        monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{folder}/node/bin")
+        yield folder
+        shutil.rmtree(folder)
+
+    def test_of_a_home_the_tools_and_pips_configuration_are_seen_and_no_more(
+        self, executor: HostExecutor, home: Path, workspace: str
+    ) -> None:
+        mine = HostExecutor(executor.isolation)
+
+        _, out = self._run(mine, workspace, f"cd {home} && find . -type f | sort")
+
+        assert out.split() == ["./.config/pip/pip.conf", "./.local/bin/tool", "./node/bin/node", "./node/lib/its"]

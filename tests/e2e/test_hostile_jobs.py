@@ -97,6 +97,7 @@ def test_links_in_place_of_its_folders_and_scripts_lead_nowhere(server: Server, 
         attack:
           script:
             - ln -s {victim} ../scripts/2 && echo DONE || true
+            - ln -s {victim} ../script-2 || true
             - rmdir ../home ../env && echo DONE || true
             - ln -sfn {tmp_path}/folder ../tmp/out
             - ln -s {victim} report.env

@@ -76,11 +76,12 @@ def test_a_link_in_the_repository_does_not_lead_artifacts_out(workspace: Path, t
     outside.mkdir()
     other.mkdir()
     (other / "dist").symlink_to(outside)
+    (outside / "a.whl").write_text("not the job's")
     artifacts.keep(str(workspace), ["dist/a.whl"], str(store))
 
     artifacts.restore(str(store), str(other))
 
-    assert list(outside.iterdir()) == []
+    assert [(f.name, f.read_text()) for f in outside.iterdir()] == [("a.whl", "not the job's")]
 
 
 def test_a_cache_is_found_by_key_then_by_fallback(workspace: Path, tmp_path: Path) -> None:

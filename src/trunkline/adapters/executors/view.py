@@ -45,7 +45,16 @@ _NO_HOMES = [
     "/tmp",  # noqa: S108
     "/run",
 ]  # some users have one there; /tmp and /run are a job's own
-_TOOLS_AT_HOME = (".pyenv", ".local/bin", ".local/lib", ".local/share/uv", ".local/share/pipx", ".rustup")
+_TOOLS_AT_HOME = (
+    ".pyenv",
+    ".local/bin",
+    ".local/lib",
+    ".local/share/uv",
+    ".local/share/pipx",
+    ".rustup",
+    ".config/pip/pip.conf",
+    ".pip/pip.conf",
+)
 POWERS = ("chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service", "setgid", "setuid")
 """What root keeps in a sandbox (capabilities(7)): enough for tar, install and su; none that mounts, makes devices, traces or loads."""
 
@@ -82,7 +91,7 @@ def of_this_machine(path: str | None = None) -> View:
     wanted = [sys.prefix, sys.base_prefix, os.environ.get("PYENV_ROOT", ""), *(f"{home}/{t}" for t in _TOOLS_AT_HOME)]
     wanted += [_program_folder(entry, home) for entry in (path if path is not None else os.environ.get("PATH", "")).split(os.pathsep)]
     files = [f for pattern in _PRIVATE_FILES for f in sorted(glob.glob(pattern)) if not os.path.islink(f)]
-    tools = [t for t in dict.fromkeys(wanted) if t and t != home and t not in folders and _within(t, folders) and os.path.isdir(t)]
+    tools = [t for t in dict.fromkeys(wanted) if t and t != home and t not in folders and _within(t, folders) and os.path.exists(t)]
     return View(tuple(folders), tuple(files), tuple(tools))
 
 

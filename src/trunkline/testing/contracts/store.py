@@ -5,10 +5,11 @@ import pytest
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import EnvironmentSpec, Explanation, Phase, PhaseKind, Release, Rollout, RolloutStatus
 from trunkline.model.errors import TrunklineError
+from trunkline.model.events import EventKind
 from trunkline.model.runs import Fact, Status
 from trunkline.model.schedules import Schedule
 from trunkline.ports.store import Project, Store, Transaction
-from trunkline.testing.builders import a_job, a_run
+from trunkline.testing.builders import a_job, a_run, an_event
 
 
 class StoreContract:
@@ -64,6 +65,16 @@ class StoreContract:
         run = store.write(lambda tx: tx.add_run(project, a_run(a_job("a")), ()))
 
         assert store.read(lambda tx: tx.unfinished_runs()) == [run.id]
+
+    def test_the_newest_job_of_a_ref_is_never_that_of_a_request_whose_branch_is_called_alike(self, store: Store, project: Project) -> None:
+        passed = replace(a_run(replace(a_job("build"), status=Status.PASSED)), status=Status.PASSED)
+        own = store.write(lambda tx: tx.add_run(project, passed, ()))
+        strange = replace(passed, event=an_event("main", EventKind.CHANGE_REQUEST))
+        store.write(lambda tx: tx.add_run(project, strange, ()))
+
+        newest = store.read(lambda tx: tx.newest_job("group/project", "main", "build"))
+
+        assert newest == (own.id, own.job("build").id)
 
     def test_sessions_end_and_tokens_name_their_user(self, store: Store) -> None:
         user = store.write(lambda tx: tx.set_password("ada", "hash", True, 1.0))
