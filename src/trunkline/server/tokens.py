@@ -4,7 +4,6 @@ Job tokens live in memory and as long as their attempt. Id tokens are JSON Web T
 documents them for CI/CD ID tokens); the key lies in the server's folder and is made when it is first needed.
 """
 
-import json
 import os
 import threading
 import time
@@ -16,6 +15,7 @@ from trunkline.kit.record import record
 from trunkline.model.runs import JobRun, Run
 from trunkline.ports.store import Project, User
 from trunkline.server.auth import hashed
+from trunkline.server.keyfile import KeyFile
 
 PREFIX = "glcbt-"  # GitLab's prefix of job tokens: its runner masks what begins with it
 
@@ -70,32 +70,28 @@ class JobTokens:
         return User(0, f"job {found.job} of {found.project}", False, job=found.job, scopes=found.scopes) if found is not None else None
 
 
+def _read(content: dict[str, Any]) -> Any:
+    from joserfc.jwk import RSAKey
+
+    return RSAKey.import_key(content)
+
+
+def _make() -> Any:
+    from joserfc.jwk import RSAKey
+
+    return RSAKey.generate_key(2048, auto_kid=True)
+
+
 class Issuer:
     """Signs id tokens in the name of this server."""
 
     def __init__(self, folder: str, url: str) -> None:
-        self.path, self.url = os.path.join(folder, "id_token.json"), url
-        self.lock = threading.Lock()
-        self._key: Any = None
+        self.url = url
+        self.file = KeyFile(os.path.join(folder, "id_token.json"), _read, _make)
 
     def key(self) -> Any:
         """Return the signing key (joserfc's RSAKey)."""
-        from joserfc.jwk import RSAKey
-
-        with self.lock:
-            if self._key is None and os.path.exists(self.path):
-                with open(self.path, encoding="utf-8") as f:
-                    self._key = RSAKey.import_key(json.load(f))
-            if self._key is None:
-                made = RSAKey.generate_key(2048, auto_kid=True)
-                draft = self.path + ".draft"
-                with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
-                    json.dump(made.as_dict(private=True), f)
-                    f.flush()
-                    os.fsync(f.fileno())
-                os.replace(draft, self.path)
-                self._key = made
-            return self._key
+        return self.file.key()
 
     def discovery(self) -> dict[str, Any]:
         """Return the discovery document (OpenID Connect Discovery 1.0)."""
