@@ -162,7 +162,19 @@ def lock() -> None:
         source.write_text(f"{wheel}; sys_platform == 'linux'\n")
         run(*resolve, source, "-o", target)
     for name, extra in (("run", []), ("dev", ["--group", "dev"])):
-        run(*resolve, "--no-emit-package", "trunkline", "pyproject.toml", "--extra", "sandbox", *extra, "-o", LOCKS[name])
+        run(
+            *resolve,
+            "--no-emit-package",
+            "trunkline",
+            "pyproject.toml",
+            "--extra",
+            "sandbox",
+            "--extra",
+            "docker",
+            *extra,
+            "-o",
+            LOCKS[name],
+        )
 
 
 def main(arguments: list[str]) -> int:

@@ -16,8 +16,8 @@ HERE = Path(__file__).parent / "reference"
 NOTES = {
     "include": "local, remote (integrity; no private addresses unless allowed), project (of the same server or forge), template (our own: "
     "Python, Workflows, SAST), component (versions by tag), lists, wildcards, rules, inputs",
-    "image": "python images run on that interpreter of the machine; others need the docker executor, which does not exist yet",
-    "services": "need the docker executor, which does not exist yet: the job fails with that reason",
+    "image": "in containers of Docker or Podman; python images on that interpreter of the machine, unless told otherwise",
+    "services": "name, alias, variables, entrypoint, command, pull_policy; waited for by ports or health check; their words are told when they fail",
     "needs": "names, optional, artifacts, parallel:matrix with `$[[ matrix.X ]]`; "
     "project and pipeline with a job: its artifacts; a pipeline's status alone is not mirrored",
     "rules": "if, changes, exists, when, allow_failure, variables, needs, interruptible, compare_to, exists:project, start_in",

@@ -12,6 +12,7 @@ import pytest
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = os.environ.get("TRUNKLINE_CACHE")
     os.environ["TRUNKLINE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.setdefault("TRUNKLINE_EXECUTOR", "host")  # tests of containers start an engine of their own
     yield
     os.environ.pop("TRUNKLINE_CACHE")
     if before is not None:

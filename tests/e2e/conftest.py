@@ -173,3 +173,22 @@ def site(server: Server, tmp_path: Path) -> Iterator[Any]:
         yield made
     finally:
         made.remove()
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[str]:
+    """The address of a Docker engine of the tests' own."""
+    from tests.e2e.engine import engine
+
+    with engine() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def images(docker: str) -> dict[str, str]:
+    """Images under the names of public ones; by what they hold."""
+    from tests.e2e import images as made
+
+    dind, client = made.docker(docker)
+    return {"debian": made.debian(docker), "alpine": made.busybox(docker), "python": made.python(docker), "postgres": made.postgres(docker),
+            "dind": dind, "docker": client}  # fmt: skip

@@ -52,10 +52,10 @@ def _allowed() -> list[str]:
 
 def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
     """Compile one file or folder and collect everything there is to say."""
-    from trunkline.adapters.executors.host import HostExecutor
     from trunkline.model.events import Event, EventKind, Revision
     from trunkline.pipeline.compile import compile_pipeline
     from trunkline.pipeline.variables import event_variables
+    from trunkline.runner.local import local_executor
     from trunkline.wiring.builtin import checkout_files, dialect
     from trunkline.wiring.places import cache_root
 
@@ -84,7 +84,7 @@ def diagnostics_of(target: str) -> tuple[tuple[Diagnostic, ...], Folder]:
     predefined = event_variables(Event(EventKind.PUSH, "main", Revision("0" * 40)), "group/project")
     compiled = compile_pipeline(dialect("gitlab"), folder, predefined, name, checkout_files(root, cache_root(), _allowed()))
     found = list(compiled.diagnostics)
-    executor = HostExecutor()
+    executor = local_executor()
     for job in compiled.pipeline.jobs if compiled.pipeline else ():
         values = resolve((*(compiled.pipeline.variables if compiled.pipeline else ()), *job.variables))
         for place, text in executor.objections(job, values):

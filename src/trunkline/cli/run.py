@@ -240,11 +240,11 @@ def _objections(prepared: Prepared, run: Run, colour: bool) -> str:
     """Say before the start which jobs this machine can't run."""
     if not any(j.job.image or j.job.services for j in run.jobs):
         return ""
-    from trunkline.adapters.executors.host import HostExecutor
     from trunkline.model.diagnostics import Diagnostic
     from trunkline.model.variables import resolve
+    from trunkline.runner.local import local_executor
 
-    executor, lines = HostExecutor(), show.Lines(prepared.checkout.read)
+    executor, lines = local_executor(), show.Lines(prepared.checkout.read)
     out: dict[str, None] = {}
     for job in run.jobs:
         for place, text in executor.objections(job.job, {**prepared.predefined, **resolve(job.job.variables)}):

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from trunkline.cli.remote import Remote, add_server_options
+from trunkline.kit.ids import digest
 from trunkline.model.errors import ConfigError
 
 
@@ -89,12 +90,15 @@ def _run(server: str, options: argparse.Namespace) -> int:
     from trunkline.runner import far
     from trunkline.wiring import builtin
     from trunkline.wiring.places import find_uv
+    from trunkline.wiring.settings import load
 
     if not options.runner_token:
         raise ConfigError("which runner is this?", "give its token in TRUNKLINE_RUNNER_TOKEN; trunkline runner add makes one")
     folder = os.path.abspath(options.data)
     kept = far.folders(folder)
-    executor, isolation = builtin.host_executor(options.isolation, folder, ())
+    host, isolation = builtin.host_executor(options.isolation, folder, ())
+    settings = load({"data": folder}, os.environ)
+    executor = builtin.executor(settings, host, digest(folder)[:16])
     shop = Workshop(executor, kept, find_uv, python_of=builtin.python_version)
     shop.action, shop.read_action = builtin.native_action, builtin.read_action
     shop.fetch_action = builtin.action_source(f"{folder}/actions", os.environ.get("TRUNKLINE_ACTIONS", ""))

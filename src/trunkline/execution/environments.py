@@ -303,18 +303,18 @@ class Environments:
         self, recipe: Recipe, top: str, workspace: str, env: Mapping[str, str], run: Run, fresh: bool = False, expires: float = EXPIRES
     ) -> Lent:
         """Put the recipe's environment beside (and its folders into) a workspace, built now or reused. `run` runs a script in the sandbox."""
-        key = recipe.key(env, self.scope)
+        key = self.keys(recipe, env)[-1]
         store = os.path.join(self.root, key[:32])
         folder = os.path.join(top, "env")
         os.makedirs(self.root, exist_ok=True)
         if self.above and not fresh:
-            trusted = recipe.key(env, self.above)
+            trusted = self.keys(recipe, env)[0]
             if os.path.isdir(f"{self.root}/{trusted[:32]}"):
-                with self._locked(trusted):
+                with self.locked(trusted):
                     lent, _ = self._reuse(trusted, recipe, top, workspace, expires)
                 if lent is not None:
                     return lent
-        with self._locked(key):
+        with self.locked(key):
             lent, why_built = (None, "built") if fresh else self._reuse(key, recipe, top, workspace, expires)
             if lent is not None:
                 return lent
@@ -327,9 +327,14 @@ class Environments:
             _snapshot(store, top, workspace, recipe.folders, seconds)
             return Lent(folder, f"environment {key[:4]} {why_built} in {duration(seconds)}", key[:4])
 
+    def keys(self, recipe: Recipe, env: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the keys under which a recipe's environment may be lent: that of the scope above, then the own one, under which it is built."""
+        return (*([recipe.key(env, self.above)] if self.above else []), recipe.key(env, self.scope))
+
     @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
+    def locked(self, key: str) -> Iterator[None]:
         """Whoever comes second while it is built waits and reuses."""
+        os.makedirs(self.root, exist_ok=True)
         lock = os.open(f"{self.root}/{key[:32]}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

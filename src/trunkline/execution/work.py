@@ -21,6 +21,7 @@ from trunkline.model.errors import ConfigError, TrunklineError
 from trunkline.model.pipelines import Job, When
 from trunkline.model.runs import JobResult, Reason, Status
 from trunkline.model.variables import Variable, expand, resolve
+from trunkline.ports.executor import Order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from trunkline.execution import artifacts, caches, environments, interpreters
     from trunkline.model.actions import ActionMetadata
     from trunkline.ports.actions import NativeAction
-    from trunkline.ports.executor import Executor, Sandbox
+    from trunkline.ports.executor import Executor, Layers, Sandbox
     from trunkline.ports.vaults import Vault
 else:
     re = lazy("re")
@@ -42,30 +43,6 @@ DEFAULT_TIMEOUT = 3600.0
 AFTER_SCRIPT_TIMEOUT = 300.0
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-PASSED_THROUGH = frozenset(
-    (
-        "PATH",
-        "LANG",
-        "LANGUAGE",
-        "TZ",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "REQUESTS_CA_BUNDLE",
-        "CURL_CA_BUNDLE",
-        "GIT_SSL_CAINFO",
-        "NODE_EXTRA_CA_CERTS",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "ALL_PROXY",
-        "PYENV_ROOT",
-        "USER",
-        "LOGNAME",
-    )
-)
 
 
 @record
@@ -205,7 +182,7 @@ class Worker:
             git_dir = self.task.sources.git_dir
             readable = (f"{git_dir}/objects",) if git_dir else ()  # the lent repository borrows them
             writable = (self.downloads,) if self.downloads else ()
-            sandbox = open_things.enter_context(self.shop.executor.open(job.name, workspace.folder, readable, writable))
+            sandbox = open_things.enter_context(self.shop.executor.open(self._order(workspace.folder, readable, writable)))
             if job.workflow is not None:
                 from trunkline.execution.workflow.steps import Steps
 
@@ -227,6 +204,15 @@ class Worker:
             self._fetch(workspace.folder, missing)
             return self._run(sandbox, workspace.top)
 
+    def _order(self, folder: str, readable: tuple[str, ...], writable: tuple[str, ...]) -> Order:
+        job, hidden = self.job, {v.name for v in self.task.variables if v.masked or v.file}
+        if job.image is not None:
+            self.values["CI_JOB_IMAGE"] = expand(job.image.name, self.values)
+        shared = {n: v for n, v in self.values.items() if n not in hidden} if job.services else {}
+        return Order(
+            job.name, folder, readable, writable, job.image, job.services, self.values, shared, self.task.cache_scope, self.trace.say, self.cancel
+        )  # fmt: skip
+
     def _write_file_variables(self, sandbox: Sandbox) -> None:
         for variable in self.task.variables:
             if variable.file:
@@ -240,7 +226,7 @@ class Worker:
             commands = script.bash_script(self.job.pre_get_sources)
             deadline = time.monotonic() + (self.job.timeout or self.task.timeout)
             os.makedirs(sandbox.project_dir, exist_ok=True)  # nothing has been fetched yet
-            return sandbox.run(commands, self.environment(), self.trace.write, self.cancel, deadline).exit_code
+            return sandbox.run(commands, self.environment(sandbox), self.trace.write, self.cancel, deadline).exit_code
 
     def _fetch_secrets(self, sandbox: Sandbox) -> None:
         """Fetch what the job wants from a vault. What somebody gave by hand on a laptop is taken instead."""
@@ -289,37 +275,36 @@ class Worker:
         above = digest(project, "true") if split == "false" else ""
         return environments.Environments(self.shop.folders.environments, self.shop.uv(), own, above)
 
-    def environment(self) -> dict[str, str]:
-        """Return the process environment: little of the machine's own, then the job's variables."""
-        env = {n: v for n, v in os.environ.items() if n in PASSED_THROUGH}
-        env |= {n: v for n, v in os.environ.items() if n.startswith(("PIP_", "UV_", "LC_"))}
-        home = os.path.expanduser("~")
-        if os.path.isdir(f"{home}/.pyenv"):
-            env.setdefault("PYENV_ROOT", f"{home}/.pyenv")
-        for config in (f"{home}/.config/pip/pip.conf", f"{home}/.pip/pip.conf"):
-            if os.path.exists(config):
-                env.setdefault("PIP_CONFIG_FILE", config)
+    def environment(self, sandbox: Sandbox) -> dict[str, str]:
+        """Return the process environment: what the sandbox gives, then the job's variables."""
+        env = sandbox.environment()
         if self.downloads:
             env["PIP_CACHE_DIR"], env["UV_CACHE_DIR"] = f"{self.downloads}/pip", f"{self.downloads}/uv"
-        env.setdefault("PIP_CACHE_DIR", f"{home}/.cache/pip")
-        env.setdefault("UV_CACHE_DIR", f"{home}/.cache/uv")
         env["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
         env.setdefault("UV_LINK_MODE", "copy")  # links into uv's cache would let a job change what others install
-        env["SHELL"] = "/bin/bash"
         env["TERM"] = "dumb"
         env["CI_JOB_STATUS"] = "running"
         return env | {n: v for n, v in self.values.items() if "\0" not in v}
 
     def _run(self, sandbox: Sandbox, top: str) -> JobResult:
         trace, job, workspace = self.trace, self.job, sandbox.project_dir
-        env = self.environment()
+        with ExitStack() as section:
+            if sandbox.layers is not None:
+                section.enter_context(trace.section("prepare_image", "Preparing the image"))
+            env = self.environment(sandbox)
         deadline = time.monotonic() + (job.timeout or self.task.timeout)
         commands = (*job.before_script, *job.script)
         code = 0
         timed_out = False
         if may_use_python(commands):
             with trace.section("prepare_environment", "Preparing the Python environment"):
-                commands, code = self._warm(sandbox, top, commands, env, deadline)
+                if sandbox.layers is not None:
+                    commands, code = self._layered(sandbox, sandbox.layers, commands, env, deadline)
+                else:
+                    commands, code = self._warm(sandbox, top, commands, env, deadline)
+        if code == 0 and not self.cancel.turned and sandbox.layers is not None:
+            with trace.section("prepare_container", "Starting the container"):
+                sandbox.layers.start(env)
         if code == 0 and not self.cancel.turned:
             with trace.section("step_script", "Running the script"):
                 ended = sandbox.run(script.bash_script(commands), env, trace.write, self.cancel, deadline)
@@ -386,6 +371,38 @@ class Worker:
         env["VIRTUAL_ENV"] = lent.folder
         env["UV_PYTHON_DOWNLOADS"] = "never"
         return tuple(recipe.rest), lent.exit_code
+
+    def _layered(
+        self, sandbox: Sandbox, layers: Layers, commands: tuple[str, ...], env: dict[str, str], deadline: float
+    ) -> tuple[tuple[str, ...], int]:
+        """Begin on the layer that what the job installs has left on its image, or install and keep it; return what remains and an exit code."""
+        identity, trace = layers.image(), self.trace
+        recipe = environments.recognise(commands, interpreters.Interpreter("python", identity), sandbox.project_dir, self.values)
+        if not recipe.steps or recipe.folders:  # what lies in the job's folder is no part of an image
+            return commands, 0
+        store, installs = self.environments(), tuple(text for text, _ in recipe.steps)
+        files = ", ".join(sorted(recipe.files)) or plural(len(installs), "command")
+        expires = float("inf") if recipe.pinned else environments.EXPIRES
+        for key in store.keys(recipe, env):
+            with store.locked(key):
+                seconds = None if self.shop.fresh else layers.borrow(key, expires)
+                if seconds is None and key != store.keys(recipe, env)[-1]:
+                    continue
+                if seconds is None:
+                    began = time.monotonic()
+                    code = sandbox.run(script.bash_script(installs), env, trace.write, self.cancel, deadline).exit_code
+                    if code or self.cancel.turned:
+                        return tuple(recipe.rest), code
+                    seconds = time.monotonic() - began
+                    layers.keep(key, seconds)
+                    self.note = f"image layer {key[:4]} built in {duration(seconds)}"
+                else:
+                    for text in installs:
+                        trace.say(f"{GREEN}$ {text}{RESET}")
+                    self.note = f"image reused: layer {key[:4]}, the image and {files} have not changed, saved {duration(seconds)}"
+                trace.say(self.note)
+                break
+        return tuple(recipe.rest), 0
 
     def _keep(self, workspace: str, passed: bool) -> tuple[tuple[tuple[str, str], ...], str]:
         """Save caches and artifacts; return the dotenv variables, and what went wrong with them."""

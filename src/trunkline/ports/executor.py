@@ -5,16 +5,66 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from trunkline.kit.processes import Cancel, Ended
+from trunkline.kit.record import field, record
 from trunkline.model.diagnostics import Place
-from trunkline.model.pipelines import Job
+from trunkline.model.pipelines import Image, Job, Service
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+@record
+class Order:
+    """What a sandbox is made for. `workspace` is the folder of the job's files; folders of `readable` can be read in the sandbox at their own paths,
+    those of `writable` written. `values` are what the job's variables resolve to, `shared` those of them that its services may see. `scope`: the
+    project, and which of its kinds of refs. `say` tells the job's log.
+    """
+
+    name: str
+    workspace: str
+    readable: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    image: Image | None = None
+    services: tuple[Service, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    shared: Mapping[str, str] = field(default_factory=dict, repr=False)
+    scope: tuple[str, str] = ("", "")
+    say: Callable[[str], None] = _silent
+    cancel: Cancel | None = None
+
+
+class Layers(Protocol):
+    """What jobs install, kept as layers of images: for sandboxes that are made of an image."""
+
+    def image(self) -> str:
+        """Return the identity of the image that the sandbox is made of; fetches it where it is not here."""
+        ...
+
+    def borrow(self, key: str, expires: float) -> float | None:
+        """Begin on what is kept under a key, unless it is older than `expires` (seconds); return the seconds that it took to build."""
+        ...
+
+    def start(self, env: Mapping[str, str]) -> None:
+        """Start the container and what runs beside it, unless that was done: the first script would do so otherwise."""
+        ...
+
+    def keep(self, key: str, seconds: float) -> None:
+        """Keep what has changed in the sandbox since its beginning, outside of the folders that it shares with the machine."""
+        ...
 
 
 class Sandbox(Protocol):
-    """A place made for one job. Paths are those that the job itself sees."""
+    """A place made for one job. Paths are those that the job itself sees, and the same outside."""
 
     project_dir: str
     home: str
     tmp: str
+    layers: Layers | None
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that programs have there before the job's own variables."""
+        ...
 
     def run(
         self,
@@ -41,11 +91,6 @@ class Executor(Protocol):
         """Return what keeps this executor from running the job, each with its place; nothing means it can."""
         ...
 
-    def open(
-        self, name: str, workspace: str, readable: tuple[str, ...] = (), writable: tuple[str, ...] = ()
-    ) -> AbstractContextManager[Sandbox]:
-        """Make a sandbox around a workspace folder, in which the folders of `readable` can be read at their own paths, and those of `writable` written.
-
-        Leaving the context removes all but the workspace, also after a cancel.
-        """
+    def open(self, order: Order) -> AbstractContextManager[Sandbox]:
+        """Make a sandbox. Leaving the context removes all but the workspace, also after a cancel."""
         ...

@@ -24,6 +24,7 @@ from trunkline.model.variables import Variable
 from trunkline.pipeline import kept, settle
 from trunkline.pipeline.plan import Planned, plan
 from trunkline.pipeline.variables import artifact_sources, assignment_variables, event_variables
+from trunkline.ports.executor import Executor
 from trunkline.ports.files import FarFiles, FileReader
 from trunkline.runner.checkout import EVENTS, WORKFLOWS, Checkout, event_of
 from trunkline.wiring.places import cache_root, find_uv
@@ -378,7 +379,7 @@ class LocalRun:
                     self.observe("skip", self._shown(run.job(fact.job)), b"")
 
     def _workshop(self) -> Workshop:
-        from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap, python_version
+        from trunkline.adapters.executors.host import find_bubblewrap, python_version
 
         home = self.prepared.home
         isolation = "none"
@@ -393,10 +394,7 @@ class LocalRun:
         shown = (os.path.join(cache_root(), "environments"), os.path.expanduser("~/.cache"))
         if self.asked.committed:
             _materialise(self.prepared, os.path.join(home, "head"))
-        memory, file_size, processes = _limits()
-        executor = HostExecutor(
-            isolation, shown=tuple(p for p in shown if os.path.isdir(p)), memory=memory, file_size=file_size, processes=processes
-        )
+        executor = local_executor(isolation, tuple(p for p in shown if os.path.isdir(p)), self._needs_more())
         folders = Folders(f"{home}/work", f"{home}/caches", os.path.join(cache_root(), "environments"), f"{home}/artifacts")
         _forget_artifacts(folders.artifacts, [self.prefix + j.name for j in self.run.jobs])
         shop = Workshop(executor, folders, find_uv, self.asked.fresh, python_version)
@@ -405,6 +403,10 @@ class LocalRun:
 
             equip(shop)
         return shop
+
+    def _needs_more(self) -> bool:
+        """Say whether any job asks for what plain processes do not give."""
+        return any(j.job.image is not None or j.job.services for j in self.run.jobs)
 
     def _start(self, shop: Workshop, job: JobRun) -> None:
         now = time.time()
@@ -484,14 +486,24 @@ class LocalRun:
             self.results.put((name, problem))
 
 
-def _limits() -> tuple[int, int, int]:
-    """Return the limits for jobs that stand in the environment, as the server reads them: TRUNKLINE_JOB_MEMORY, _FILE_SIZE, _PROCESSES."""
-    if not any(name.startswith("TRUNKLINE_JOB_") for name in os.environ):
-        return 0, 0, 0
+def local_executor(isolation: str = "none", shown: tuple[str, ...] = (), needs_more: bool = True) -> Executor:
+    """Return what works jobs on a laptop, by the settings that stand in the environment as the server reads them (TRUNKLINE_JOB_*, _DOCKER_*, ...).
+
+    Where no job `needs_more` than processes, what knows about containers is not loaded.
+    """
+    from trunkline.adapters.executors.host import HostExecutor
+
+    named = {n: v for n, v in os.environ.items() if n.startswith(("TRUNKLINE_JOB_", "TRUNKLINE_DOCKER_", "TRUNKLINE_EXECUTOR"))}
+    if not named and not needs_more:
+        return HostExecutor(isolation, shown=shown)
+    from trunkline.wiring import builtin
     from trunkline.wiring.settings import load
 
-    settings = load({}, {n: v for n, v in os.environ.items() if n.startswith("TRUNKLINE_JOB_")}, os.devnull)
-    return settings.job_memory, settings.job_file_size, settings.job_processes
+    settings = load({}, named, os.devnull)
+    host = HostExecutor(
+        isolation, shown=shown, memory=settings.job_memory, file_size=settings.job_file_size, processes=settings.job_processes
+    )
+    return builtin.executor(settings, host, f"local-{os.getuid()}")
 
 
 def _file_name(job: str) -> str:

@@ -133,7 +133,7 @@ class House:
         if left:
             log.info("processes of the last server were ended", count=left)
         limits = {"memory": settings.job_memory, "file_size": settings.job_file_size, "processes": settings.job_processes}
-        executor = HostExecutor(isolation, (data,), (), owner, **limits)
+        executor = builtin.executor(settings, HostExecutor(isolation, (data,), (), owner, **limits), owner)
         folders = Folders(f"{data}/work", f"{data}/caches", f"{data}/environments", f"{data}/artifacts", f"{data}/downloads")
         shop = Workshop(executor, folders, find_uv, settings.fresh, python_version, builtin.vault())
         shop.action, shop.read_action = builtin.native_action, builtin.read_action

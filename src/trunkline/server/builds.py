@@ -10,12 +10,13 @@ import structlog
 from trunkline.execution.environments import Environments, recognise
 from trunkline.execution.interpreters import all_interpreters, find_interpreter
 from trunkline.execution.script import bash_script
-from trunkline.execution.work import PASSED_THROUGH, Workshop
+from trunkline.execution.work import Workshop
 from trunkline.kit import jsonfile, processes, trees
 from trunkline.kit.ids import digest
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import EnvironmentSpec, Release
 from trunkline.model.errors import OutsideError, TrunklineError
+from trunkline.ports.executor import Order
 from trunkline.ports.store import Store
 from trunkline.server.repositories import Repositories
 
@@ -88,15 +89,15 @@ def builder(shop: Workshop) -> Build:
 
     def build(project: str, folder: str, commands: tuple[str, ...], log: str) -> str:
         app = f"{folder}/app"
-        env = {n: v for n, v in os.environ.items() if n in PASSED_THROUGH or n.startswith(("PIP_", "UV_"))}
-        env |= {"UV_LINK_MODE": "copy", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "CI_PROJECT_DIR": app}
         interpreter = find_interpreter("", all_interpreters, f"{shop.folders.environments}/python3")
         deadline = time.monotonic() + LIMIT
         scope = digest(project, os.path.dirname(folder))  # what the releases of one environment build is for them alone
         downloads = os.path.join(shop.folders.downloads, scope[:16])
         os.makedirs(downloads, exist_ok=True)
-        env |= {"PIP_CACHE_DIR": f"{downloads}/pip", "UV_CACHE_DIR": f"{downloads}/uv"}
-        with shop.executor.open("release", app, writable=(downloads,)) as sandbox, open(log, "wb") as out:
+        order = Order("release", app, writable=(downloads,))
+        with shop.executor.open(order) as sandbox, open(log, "wb") as out:
+            env = sandbox.environment() | {"UV_LINK_MODE": "copy", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "CI_PROJECT_DIR": app}
+            env |= {"PIP_CACHE_DIR": f"{downloads}/pip", "UV_CACHE_DIR": f"{downloads}/uv"}
             recipe = recognise(commands, interpreter, app, env)
 
             def keep(data: bytes) -> None:

@@ -2,18 +2,21 @@
 
 import importlib
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 from trunkline.model.actions import ActionMetadata
 from trunkline.model.diagnostics import Diagnostic
-from trunkline.model.errors import ConfigError, UnknownName
+from trunkline.model.errors import ConfigError, OutsideError, UnknownName
 from trunkline.ports.actions import NativeAction
+from trunkline.ports.containers import ContainerEngine
 from trunkline.ports.delivery import DeployTarget, MetricProvider, TrafficRouter
 from trunkline.ports.dialect import Dialect
 from trunkline.ports.executor import Executor
 from trunkline.ports.files import FarFiles
 from trunkline.ports.forges import Forge
 from trunkline.ports.vaults import Vault
+from trunkline.wiring.settings import Settings
 
 DIALECTS = {
     "gitlab": "trunkline.adapters.dialects.gitlab.dialect:GitlabDialect",
@@ -49,6 +52,9 @@ ACTIONS = {
 }
 
 
+_engines: dict[str, ContainerEngine] = {}  # by address: one for all that speak to it
+
+
 def dialect(name: str) -> Dialect:
     """Return the dialect of that name; raises UnknownName."""
     if name not in DIALECTS:
@@ -67,6 +73,55 @@ def host_executor(isolation: str, hidden: str, shown: tuple[str, ...]) -> tuple[
             "bubblewrap is asked for, but this machine lacks or forbids it", "pip install 'trunkline[sandbox]', or apt install bubblewrap"
         )
     return HostExecutor(found or "none", hidden=(hidden,), shown=shown), "jobs in bubblewrap" if found else "jobs are not isolated"
+
+
+def executor(settings: Settings, host: Executor, owner: str) -> Executor:
+    """Return what works the jobs of a machine, as its settings say; `owner` marks what it leaves in a container engine."""
+    if settings.executor == "host":
+        return host
+    from trunkline.adapters.executors.choice import Choice
+
+    if settings.executor == "docker":
+        return docker_executor(settings, owner)
+    return Choice(host, lambda: docker_executor(settings, owner), has_python)
+
+
+def docker_executor(settings: Settings, owner: str) -> Executor:
+    """Return the executor of containers, or what says why there is none."""
+    from trunkline.adapters.containers.finding import find_engine
+    from trunkline.adapters.executors.choice import NoContainers
+
+    if not find_engine(settings.docker_host):
+        return NoContainers("there is no container engine on this machine", "install docker or podman, or set docker_host")
+    try:
+        from trunkline.adapters.containers.docker import Docker
+    except ModuleNotFoundError as missing:
+        return NoContainers(f"the module {missing.name} is not installed", "pip install 'trunkline[docker]'")
+    from trunkline.adapters.executors.docker import DockerExecutor
+    from trunkline.adapters.executors.images import Rules
+
+    privileged = tuple(settings.docker_privileged.replace(",", " ").split())
+    rules = Rules(settings.docker_image, settings.docker_pull, privileged)
+    if settings.docker_host not in _engines:
+        _engines[settings.docker_host] = Docker(settings.docker_host)
+    return DockerExecutor(
+        _engines[settings.docker_host], owner, rules, settings.job_memory, settings.job_processes, settings.docker_certificates
+    )
+
+
+@lru_cache
+def has_python(image: str) -> bool:
+    """Say whether an image is one of Python, and this machine has that version."""
+    from trunkline.execution.interpreters import all_interpreters, find_interpreter
+
+    wanted = python_version(image)
+    if wanted is None:
+        return False
+    try:
+        find_interpreter(wanted, all_interpreters)
+    except OutsideError:
+        return False
+    return True
 
 
 def python_version(image: str) -> str | None:

@@ -19,6 +19,10 @@ class Settings:
     `include_hosts`: hosts with private addresses from which pipeline files may be included, with commas between.
     `actions`: where actions of other repositories are fetched from, a folder of mirrors or the address of a forge (default: GitHub).
     `registration_token`: with it old runners register themselves (GitLab's legacy way); empty: they can't.
+    `executor`: where jobs run. host: on this machine; docker: each in a container; auto: in a container where one is needed.
+    `docker_host`: the engine's address (default: DOCKER_HOST, or the socket of Docker or Podman). `docker_image`: for jobs that name none.
+    `docker_pull`: always, if-not-present, never, or auto. `docker_privileged`: patterns of images, with commas between, that run with root's powers.
+    `docker_certificates`: a file of certificates that jobs in containers shall trust.
     `required_approvals`: how many people must approve a change request before it can be merged.
     """
 
@@ -40,6 +44,12 @@ class Settings:
     required_approvals: int = 0
     actions: str = ""
     registration_token: str = ""
+    executor: str = "auto"
+    docker_host: str = ""
+    docker_image: str = "python:3"
+    docker_pull: str = "auto"
+    docker_privileged: str = ""
+    docker_certificates: str = ""
 
     @property
     def database_url(self) -> str:
@@ -56,7 +66,14 @@ _TYPES: dict[str, type] = {
     "data": str, "database": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
     "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int, "include_hosts": str,
     "required_approvals": int, "actions": str, "registration_token": str,
+    "executor": str, "docker_host": str, "docker_image": str, "docker_pull": str, "docker_privileged": str, "docker_certificates": str,
 }  # fmt: skip
+
+_CHOICES = {
+    "isolation": ("auto", "none", "bubblewrap"),
+    "executor": ("auto", "host", "docker"),
+    "docker_pull": ("auto", "always", "if-not-present", "never"),
+}
 
 
 def load(given: dict[str, Any], environ: "os._Environ[str] | dict[str, str]", file: str = "") -> Settings:
@@ -74,8 +91,9 @@ def load(given: dict[str, Any], environ: "os._Environ[str] | dict[str, str]", fi
     values |= _checked({n: v for n, v in named.items() if n in _TYPES}, "the environment")
     values |= _checked({n: v for n, v in given.items() if v is not None}, "the command line")
     settings = Settings(**values)
-    if settings.isolation not in ("auto", "none", "bubblewrap"):
-        raise ConfigError(f"isolation can't be {settings.isolation!r}", "auto, none or bubblewrap")
+    for name, known in _CHOICES.items():
+        if getattr(settings, name) not in known:
+            raise ConfigError(f"{name} can't be {getattr(settings, name)!r}", f"{', '.join(known[:-1])} or {known[-1]}")
     return settings
 
 

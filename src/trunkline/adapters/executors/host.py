@@ -4,6 +4,8 @@
 need containers. With `isolation` it wraps every script in bubblewrap, so that a job sees the system read-only and of the rest only its own (see view).
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import shutil
 
     from trunkline.adapters.executors.held import Held
+    from trunkline.ports.executor import Layers, Order
 else:
     re = lazy("re")
     shutil = lazy("shutil")
@@ -38,6 +41,30 @@ def python_version(image: str) -> str | None:
 
 
 OWNER = "TRUNKLINE_OWNER"
+PASSED_THROUGH = frozenset(
+    (
+        "PATH",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "GIT_SSL_CAINFO",
+        "NODE_EXTRA_CA_CERTS",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "PYENV_ROOT",
+        "USER",
+        "LOGNAME",
+    )
+)
 
 
 class HostExecutor:
@@ -81,22 +108,22 @@ class HostExecutor:
                 found.append(
                     (
                         job.image.place,
-                        f"image {name} needs the docker executor, which does not exist yet; the host executor runs python images",
+                        f"image {name} needs containers; without them only python images can be had",
                     )
                 )
         for service in job.services:
             name = expand(service.name, variables, keep_unknown=True)
-            found.append((service.place, f"service {name} needs the docker executor, which does not exist yet"))
+            found.append((service.place, f"service {name} needs containers"))
         return tuple(found)
 
     @contextmanager
-    def open(self, name: str, workspace: str, readable: tuple[str, ...] = (), writable: tuple[str, ...] = ()) -> "Iterator[HostSandbox]":
+    def open(self, order: Order) -> Iterator[HostSandbox]:
         """Make home and tmp beside the workspace, empty; empty them again at the end."""
-        top = os.path.dirname(workspace)
+        top = os.path.dirname(order.workspace)
         home, tmp = os.path.join(top, "home"), os.path.join(top, "tmp")
         for folder in (home, tmp):
             trees.empty(folder)
-        sandbox = HostSandbox(self, workspace, home, tmp, readable, writable)
+        sandbox = HostSandbox(self, order.workspace, home, tmp, order.readable, order.writable)
         try:
             yield sandbox
         finally:
@@ -111,6 +138,8 @@ class HostExecutor:
 class HostSandbox:
     """Implements ports.executor.Sandbox."""
 
+    layers: Layers | None = None
+
     def __init__(
         self, executor: HostExecutor, project_dir: str, home: str, tmp: str, readable: tuple[str, ...], writable: tuple[str, ...]
     ) -> None:
@@ -119,6 +148,21 @@ class HostSandbox:
         self.scripts = 0
         self.mark = ""  # of what may linger
         self.held: Held | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return little of the machine's own."""
+        env = {n: v for n, v in os.environ.items() if n in PASSED_THROUGH}
+        env |= {n: v for n, v in os.environ.items() if n.startswith(("PIP_", "UV_", "LC_"))}
+        home = os.path.expanduser("~")
+        if os.path.isdir(f"{home}/.pyenv"):
+            env.setdefault("PYENV_ROOT", f"{home}/.pyenv")
+        for config in (f"{home}/.config/pip/pip.conf", f"{home}/.pip/pip.conf"):
+            if os.path.exists(config):
+                env.setdefault("PIP_CONFIG_FILE", config)
+        env.setdefault("PIP_CACHE_DIR", f"{home}/.cache/pip")
+        env.setdefault("UV_CACHE_DIR", f"{home}/.cache/uv")
+        env["SHELL"] = "/bin/bash"
+        return env
 
     def run(
         self,

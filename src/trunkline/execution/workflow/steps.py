@@ -100,10 +100,10 @@ class Steps:
     def _base(self) -> dict[str, str]:
         """Return the environment that every step has."""
         own = ("CI", "TRUNKLINE", "TRUNKLINE_LOCAL")
-        env = {n: v for n, v in self.worker.environment().items() if not n.startswith(("CI_", "GITLAB_")) or n in own}
+        env = {n: v for n, v in self.worker.environment(self.sandbox).items() if not n.startswith(("CI_", "GITLAB_")) or n in own}
         about = (self.task.contexts or {}).get("trunkline")
         proofs = about.get("proofs") if isinstance(about, dict) else None
-        return {**env, **(proofs or {}), "CI": "true", "GITHUB_ACTIONS": "true"}
+        return {**env, **(proofs or {}), "CI": "true", "GITHUB_ACTIONS": "true", "HOME": self.sandbox.home}
 
     def _contexts(self) -> dict[str, Any]:
         given: dict[str, Any] = dict(self.task.contexts or {})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.kit.processes import Cancel
-from trunkline.ports.executor import Executor
+from trunkline.ports.executor import Executor, Order
 
 
 class ExecutorContract:
@@ -25,7 +25,7 @@ class ExecutorContract:
         self, executor: Executor, workspace: str, script: str, cancel: Cancel | None = None, seconds: float | None = None
     ) -> tuple[int, str]:
         out: list[bytes] = []
-        with executor.open("job", workspace) as sandbox:
+        with executor.open(Order("job", workspace)) as sandbox:
             deadline = None if seconds is None else time.monotonic() + seconds
             ended = sandbox.run(script, {"PATH": os.environ["PATH"], "GREETING": "hello"}, out.append, cancel, deadline)
         return ended.exit_code, b"".join(out).decode()
@@ -48,7 +48,7 @@ class ExecutorContract:
         assert out == "none\n"
 
     def test_a_deadline_ends_a_script_that_ignores_the_signal_to_end(self, executor: Executor, workspace: str) -> None:
-        with executor.open("job", workspace) as sandbox:
+        with executor.open(Order("job", workspace)) as sandbox:
             ended = sandbox.run(
                 "trap '' TERM; sleep 60 & wait; sleep 60", {"PATH": os.environ["PATH"]}, lambda _: None, None, time.monotonic() + 0.3
             )
@@ -60,7 +60,7 @@ class ExecutorContract:
         cancel = Cancel()
         threading.Timer(0.2, cancel.turn).start()
 
-        with executor.open("job", workspace) as sandbox:
+        with executor.open(Order("job", workspace)) as sandbox:
             ended = sandbox.run("sleep 60", {"PATH": os.environ["PATH"]}, lambda _: None, cancel)
 
         assert ended.canceled
@@ -75,7 +75,7 @@ class ExecutorContract:
 
     def test_invalid_bytes_come_through_as_they_are(self, executor: Executor, workspace: str) -> None:
         out: list[bytes] = []
-        with executor.open("job", workspace) as sandbox:
+        with executor.open(Order("job", workspace)) as sandbox:
             sandbox.run(r"printf '\xff\x00\xfe'", {"PATH": os.environ["PATH"]}, out.append)
 
         assert b"".join(out) == b"\xff\x00\xfe"

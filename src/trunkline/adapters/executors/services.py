@@ -1,0 +1,161 @@
+"""Containers that run beside a job: named as GitLab names them, waited for until they take connections, their words told when they fail.
+
+Host names (docs.gitlab.com/ci/services, "Accessing the services"): the image's name without version and port, slashes as `__` and as `-`,
+and the aliases that the pipeline gives.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+from trunkline.adapters.executors.images import Rules, bring, without_version
+from trunkline.kit.processes import Cancel
+from trunkline.kit.record import mutable
+from trunkline.kit.words import duration
+from trunkline.model.errors import OutsideError
+from trunkline.model.pipelines import Service
+from trunkline.model.variables import Variable, expand, resolve
+from trunkline.ports.containers import ContainerEngine, Json
+
+PATIENCE = 30.0  # seconds that a service has to take connections; GitLab's wait_for_services_timeout
+LINES = 40  # of what a service has said, told when it fails
+
+
+def host_names(service: Service, values: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names under which a job reaches a service."""
+    plain = without_version(expand(service.name, values))
+    given = [a for a in re.split(r"[\s,]+", expand(service.alias, values)) if a]
+    return tuple(dict.fromkeys([plain.replace("/", "__"), plain.replace("/", "-"), *given]))
+
+
+@mutable
+class Running:
+    """A service that has been started."""
+
+    name: str
+    container: str
+    ports: tuple[int, ...]
+    has_check: bool
+    is_told: bool = False
+
+
+class Services:
+    """The services of one job."""
+
+    def __init__(
+        self, engine: ContainerEngine, rules: Rules, labels: Mapping[str, str], limits: Mapping[str, int], say: Callable[[str], None]
+    ) -> None:
+        self.engine, self.rules, self.labels, self.limits, self.say = engine, rules, labels, limits, say
+        self.running: list[Running] = []
+
+    def start(self, services: Iterable[Service], network: str, values: Mapping[str, str], shared: Mapping[str, str], prefix: str) -> None:
+        """Start them all, each with what the job's services may see and its own variables."""
+        taken: set[str] = set()
+        for number, service in enumerate(services):
+            name, image = bring(self.engine, self.rules, service, values, self.say)
+            names = [n for n in host_names(service, values) if n not in taken]
+            taken.update(names)
+            container = self.engine.create(
+                self._description(service, name, network, names, values, shared), f"{prefix}-{number}", service.platform
+            )
+            settings = image.get("Config") or {}
+            ports = tuple(int(p.partition("/")[0]) for p in settings.get("ExposedPorts") or {} if not p.endswith("/udp"))
+            self.running.append(Running(name, container, ports, bool((settings.get("Healthcheck") or {}).get("Test"))))
+            self.engine.start(container)
+            self.say(f"Service {name} is {' and '.join(names) or 'started'}")
+
+    def _description(
+        self, service: Service, name: str, network: str, names: list[str], values: Mapping[str, str], shared: Mapping[str, str]
+    ) -> Json:
+        own = resolve([*(Variable(n, v, raw=True) for n, v in values.items()), *service.variables]) if service.variables else {}
+        env = {**shared, **{v.name: own[v.name] for v in service.variables}}
+        found: dict[str, object] = {
+            "Image": name,
+            "Env": [f"{n}={v}" for n, v in env.items()],
+            "Labels": dict(self.labels),
+            "HostConfig": {"NetworkMode": network, "Privileged": self.rules.is_privileged(name), **self.limits},
+            "NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": names}}},
+        }
+        if service.user:
+            found["User"] = expand(service.user, values)
+        if service.entrypoint is not None:
+            found["Entrypoint"] = list(service.entrypoint)
+        if service.command is not None:
+            found["Cmd"] = [expand(word, values) for word in service.command]
+        return found
+
+    def wait(self, cancel: Cancel | None) -> None:
+        """Wait until each takes connections on the ports that its image names, or is healthy by its own check. One that does not is told, the job goes on."""
+        began = time.monotonic()
+        waiting = [r for r in self.running if r.ports or r.has_check]
+        pause = 0.02
+        while waiting and not (cancel is not None and cancel.turned):
+            waiting = [r for r in waiting if not self._is_up(r)]
+            if waiting and time.monotonic() - began > PATIENCE:
+                for running in waiting:
+                    self._tell(
+                        running, f"has taken no connection on {', '.join(map(str, running.ports)) or 'its ports'} for {duration(PATIENCE)}"
+                    )
+                return
+            if waiting:
+                time.sleep(pause)
+                pause = min(0.5, pause * 1.5)
+        if self.running and time.monotonic() - began > 1:
+            self.say(f"Services were ready after {duration(time.monotonic() - began)}")
+
+    def _is_up(self, running: Running) -> bool:
+        state = self.engine.container(running.container)["State"]
+        if not state.get("Running"):
+            self._tell(running, f"has ended with exit code {state.get('ExitCode')}")
+            return True
+        if running.has_check:
+            health = (state.get("Health") or {}).get("Status")
+            if health == "unhealthy":
+                self._tell(running, "is unhealthy by its own check")
+            return health in ("healthy", "unhealthy")
+        return _listens(self._sockets(running.container), running.ports)
+
+    def _sockets(self, container: str) -> str | None:
+        """Return what the kernel says about the sockets in a container (proc_net_tcp), None where that can't be asked."""
+        said: list[bytes] = []
+        with suppress(OutsideError):
+            ended = self.engine.execute(container, ["cat", "/proc/net/tcp", "/proc/net/tcp6"], said.append)
+            if ended.exit_code in (0, 1):
+                return b"".join(said).decode("ascii", "replace")
+        return None
+
+    def _tell(self, running: Running, what: str) -> None:
+        running.is_told = True
+        self.say(f"WARNING: service {running.name} {what}. It has said:")
+        said = self.engine.log(running.container, LINES).decode("utf-8", "replace").rstrip()
+        self.say("\n".join(f"  {line}" for line in said.splitlines()) or "  nothing")
+
+    def report(self, is_wanted: bool) -> None:
+        """Tell of those that have ended while the job ran, and, if that is wanted (CI_DEBUG_SERVICES), what all of them have said."""
+        for running in self.running:
+            if running.is_told:
+                continue
+            with suppress(OutsideError, KeyError):
+                state = self.engine.container(running.container)["State"]
+                if not state.get("Running") and state.get("ExitCode"):
+                    self._tell(running, f"has ended with exit code {state['ExitCode']} while the job ran")
+                elif is_wanted:
+                    said = self.engine.log(running.container, 1000).decode("utf-8", "replace").rstrip()
+                    self.say(f"Service {running.name} has said:\n" + "\n".join(f"  {line}" for line in said.splitlines()))
+
+    def close(self) -> None:
+        """Remove them."""
+        if self.running:
+            self.engine.remove(*(r.container for r in self.running))
+            self.running = []
+
+
+def _listens(sockets: str | None, ports: tuple[int, ...]) -> bool:
+    """Say whether one of the ports is listened on (state 0A); where nobody can tell it is believed."""
+    if sockets is None:
+        return True
+    listening = {
+        int(line.split()[1].rpartition(":")[2], 16) for line in sockets.splitlines() if len(line.split()) > 3 and line.split()[3] == "0A"
+    }
+    return any(port in listening for port in ports)
