@@ -27,6 +27,7 @@ COMMANDS = {
     "mirror": ("trunkline.cli.mirror", "projects that live at GitHub, GitLab, Gitea or Bitbucket"),
     "runner": ("trunkline.cli.runner", "machines that work jobs for a server"),
     "variable": ("trunkline.cli.variable", "CI/CD variables and secrets of a project"),
+    "image": ("trunkline.cli.image", "container images of a project in the server's registry"),
     "trigger": ("trunkline.cli.trigger", "tokens with which other programs start runs"),
     "request": ("trunkline.cli.request", "propose a branch for another; approve and merge"),
     "schedule": ("trunkline.cli.schedule", "runs that begin by the clock"),

@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
 
-    from trunkline.execution import artifacts, caches, environments, interpreters
+    from trunkline.execution import artifacts, caches, environments, image_builds, interpreters
     from trunkline.model.actions import ActionMetadata
     from trunkline.ports.actions import NativeAction
     from trunkline.ports.executor import Executor, Layers, Sandbox
@@ -38,9 +38,11 @@ else:
     caches = lazy("trunkline.execution.caches")
     environments = lazy("trunkline.execution.environments")
     interpreters = lazy("trunkline.execution.interpreters")
+    image_builds = lazy("trunkline.execution.image_builds")
 
 DEFAULT_TIMEOUT = 3600.0
 AFTER_SCRIPT_TIMEOUT = 300.0
+DEPLOY_STAGES = ("deploy", "release", "staging", "production", "review")  # beginnings of the names of stages whose jobs deploy
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -112,6 +114,7 @@ class Workshop:
     interpreters: dict[str, interpreters.Interpreter] = field(default_factory=dict)
 
 
+_IMAGE_WORDS = ("docker build", "docker buildx build", "docker compose build", "docker-compose build", "podman build", "buildah b")
 _PYTHON_WORDS = ("py", "pip", "tox", "nox", "uv", "poetry", "virtualenv", "ruff", "black", "flake8", "twine")
 
 
@@ -175,6 +178,12 @@ class Worker:
             said = job.unsupported or "; ".join(text for _, text in objections)
             trace.say(f"{RED}ERROR: this job can't run here: {said}{RESET}")
             return JobResult(job.name, Status.FAILED, Reason.UNSUPPORTED, said)
+        if "CI_REGISTRY" not in self.values and any(
+            "CI_REGISTRY" in c for c in (*job.before_script, *job.script, job.image.name if job.image else "")
+        ):
+            trace.say(
+                "WARNING: CI_REGISTRY is empty, there is no container registry: apt install docker-registry on the server, or its setting registry"
+            )
         missing = [name for name, folder in self.task.inputs if not os.path.isdir(folder) and folder]
         with ExitStack() as open_things:
             workspace = lease_workspace(self.shop.folders.work, self.task.project.rsplit("/", 1)[-1] or "project")
@@ -210,8 +219,15 @@ class Worker:
             self.values["CI_JOB_IMAGE"] = expand(job.image.name, self.values)
         shared = {n: v for n, v in self.values.items() if n not in hidden} if job.services else {}
         return Order(
-            job.name, folder, readable, writable, job.image, job.services, self.values, shared, self.task.cache_scope, self.trace.say, self.cancel
+            job.name, folder, readable, writable, job.image, job.services, self.values, shared, self.task.cache_scope,
+            self._deploys(), self.trace.say, self.cancel,
         )  # fmt: skip
+
+    def _deploys(self) -> str:
+        """Say whether the job deploys, or stops what another has deployed: by its environment, else by the name of its stage."""
+        if self.job.environment is not None:
+            return self.job.environment.action if self.job.environment.action in ("start", "stop") else ""
+        return "start" if self.job.stage.startswith(DEPLOY_STAGES) else ""
 
     def _write_file_variables(self, sandbox: Sandbox) -> None:
         for variable in self.task.variables:
@@ -310,6 +326,11 @@ class Worker:
                 ended = sandbox.run(script.bash_script(commands), env, trace.write, self.cancel, deadline)
             code, timed_out = ended.exit_code, ended.timed_out
         passed = code == 0 and not timed_out and not self.cancel.turned
+        if any(word in command for command in commands for word in _IMAGE_WORDS):
+            with open(trace.path, encoding="utf-8", errors="replace") as log:
+                self.note = image_builds.told(log) or self.note
+        if passed and sandbox.layers is not None:
+            sandbox.layers.passed()
         if job.after_script and not self.cancel.hard:
             state = "success" if passed else "canceled" if self.cancel.turned else "failed"
             with trace.section("after_script", "Running after_script"):

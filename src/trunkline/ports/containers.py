@@ -95,6 +95,10 @@ class ContainerEngine(Protocol):
         """Kill and remove containers with their anonymous volumes; those that are gone are fine."""
         ...
 
+    def mtu(self) -> str:
+        """Return the packet size that the engine was told to use, "" for none."""
+        ...
+
     def create_network(self, name: str, labels: Mapping[str, str]) -> str:
         """Make a network of its own with the packet size of the engine's default one; return its identifier."""
         ...

@@ -18,7 +18,8 @@ def _silent(text: str) -> None:
 class Order:
     """What a sandbox is made for. `workspace` is the folder of the job's files; folders of `readable` can be read in the sandbox at their own paths,
     those of `writable` written. `values` are what the job's variables resolve to, `shared` those of them that its services may see. `scope`: the
-    project, and which of its kinds of refs. `say` tells the job's log.
+    project, and which of its kinds of refs. `say` tells the job's log. `deploys`: "start" for a job that deploys (what it has
+    started in an engine of its own stays, if it passes), "stop" for one that ends what another has deployed.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Order:
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     shared: Mapping[str, str] = field(default_factory=dict, repr=False)
     scope: tuple[str, str] = ("", "")
+    deploys: str = ""
     say: Callable[[str], None] = _silent
     cancel: Cancel | None = None
 
@@ -47,6 +49,10 @@ class Layers(Protocol):
 
     def start(self, env: Mapping[str, str]) -> None:
         """Start the container and what runs beside it, unless that was done: the first script would do so otherwise."""
+        ...
+
+    def passed(self) -> None:
+        """Hear that the job has passed; raises OutsideError where what it has deployed can't stay."""
         ...
 
     def keep(self, key: str, seconds: float) -> None:

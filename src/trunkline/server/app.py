@@ -41,6 +41,8 @@ from trunkline.server.line import JobRunner, Line
 from trunkline.server.metrics import Metrics, scrape_targets
 from trunkline.server.mirrors import Mirrors
 from trunkline.server.pages import HERE, Pages
+from trunkline.server.registry import Registry
+from trunkline.server.registry_door import RegistryDoor
 from trunkline.server.repositories import Repositories
 from trunkline.server.requests import Requests
 from trunkline.server.rollouts import Walker, World
@@ -93,10 +95,14 @@ class House:
         self.schedules = Schedules(self.store, self.line)
         self.mirrors = Mirrors(self.store, self.line, self.line.variables.sealer)
         self.line.on_status, self.line.origin, self.line.on_filtered = self.mirrors.tell, self.mirrors.origin, self.mirrors.tell_filtered
+        login = (settings.registry_user, settings.registry_password)
+        mark = {OWNER: digest(self.data)[:16]}
+        self.registry = Registry(settings.registry, login, self.data, settings.base_url, self.store, mark, settings.registry_keep)
+        self.line.assigner.registry = self.registry.variables
         self.fleet = Fleet(self.store, self.line, settings.base_url)
         self.line.has_fleet = lambda: bool(self.fleet.runners)
         self.line.leaves_here, self.line.on_queue, self.line.on_canceled = self.fleet.leaves_here, self.fleet.changed, self.fleet.canceled
-        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests, self.mirrors, self.fleet)
+        self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests, self.mirrors, self.fleet, self.registry)
 
     def _green(self, run: Run) -> None:
         """A run has passed: what waited for it goes on."""
@@ -151,6 +157,7 @@ class House:
     def tidy(self) -> None:
         """Remove what has expired or takes too much room."""
         self.line.sweep()
+        self.registry.tidy()
         root = Path(self.data, "caches")
         caches.evict(str(root), self.settings.caches_size)
         Environments(f"{self.data}/environments", None).evict(self.settings.environments_size)
@@ -161,6 +168,7 @@ class House:
         self.walker.close()
         self.mirrors.close()
         self.pool.close()
+        self.registry.close()
         self.store.close()
         os.close(self.lock)
 
@@ -174,6 +182,7 @@ def create_app(house: House) -> FastAPI:
         interrupted = await asyncio.to_thread(house.line.recover)
         await asyncio.to_thread(house.fleet.recover)
         await asyncio.to_thread(house.walker.start)
+        await asyncio.to_thread(house.registry.start)
         if interrupted:
             log.info("jobs were interrupted by the last stop", count=interrupted)
         ticking = asyncio.create_task(_tick(house))
@@ -225,6 +234,7 @@ def create_app(house: House) -> FastAPI:
         Route("/hooks/{path:path}", hook, methods=["POST"]),
         Route("/.well-known/openid-configuration", discovery),
         Route("/oauth/discovery/keys", keys),
+        *RegistryDoor(house.registry, house.doorkeeper, house.line.assigner.tokens).routes(),
         Route("/health", health),
         Route("/metrics/targets", targets),
         Route("/metrics", metrics),
@@ -278,6 +288,7 @@ async def _tick(house: House) -> None:
             await asyncio.to_thread(house.schedules.tick, time.time())
             await asyncio.to_thread(house.mirrors.tick, time.time())
             await asyncio.to_thread(house.fleet.tick, time.time())
+            await asyncio.to_thread(house.registry.tick)
             await asyncio.to_thread(house.line.environments.tick, time.time())
             await asyncio.to_thread(house.line.publisher.tick, time.time())
             if time.monotonic() - tidied > 3600:

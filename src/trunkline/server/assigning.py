@@ -1,7 +1,7 @@
 """From a job that may start to what a runner is handed: sources, variables, proofs, inputs."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from trunkline.execution.checkout import Sources
@@ -26,6 +26,7 @@ class Assigner:
         self.leased: dict[int, tuple[str, Sources]] = {}  # by job: its project, and the folder that is lent to it
         self.tokens = JobTokens()
         self.issuer = Issuer(line.data, line.url)
+        self.registry: Callable[[str, str], tuple[Variable, ...]] = lambda project, secret: ()  # what tells jobs of the container registry
 
     def assignment(self, run: Run, job: JobRun) -> Assignment:
         """Return what a runner needs to work one attempt; raises a TrunklineError where something of it is missing."""
@@ -85,6 +86,7 @@ class Assigner:
             Variable("CI_JOB_TOKEN", secret, raw=True, masked=True),
             Variable("CI_REPOSITORY_URL", f"{scheme}://gitlab-ci-token:{secret}@{host}/{run.project}.git", raw=True, masked=True),
         ]
+        found += self.registry(run.project, secret)
         if job.job.id_tokens:
             project = self.line.store.read(lambda tx: tx.find_project(run.project))
             facts = event_variables(run.event, run.project, project.default_branch if project else "", self.line.url)

@@ -15,6 +15,7 @@ from trunkline.server.deliveries import Deliverer
 from trunkline.server.fleet import Fleet
 from trunkline.server.line import Line
 from trunkline.server.mirrors import Mirrors
+from trunkline.server.registry import Registry
 from trunkline.server.requests import Requests
 from trunkline.server.schedules import Schedules
 from trunkline.server.starting import Starter
@@ -40,9 +41,10 @@ class Desk:
         requests: Requests,
         mirrors: Mirrors,
         fleet: Fleet,
+        registry: Registry,
     ) -> None:
         self.line, self.doorkeeper, self.store, self.deliverer, self.schedules = line, doorkeeper, line.store, deliverer, schedules
-        self.requests, self.mirrors, self.fleet = requests, mirrors, fleet
+        self.requests, self.mirrors, self.fleet, self.registry = requests, mirrors, fleet, registry
         self.starter = Starter(line.store, line)
 
     def run(self, project: str, number: int) -> Run:

@@ -31,6 +31,7 @@ from trunkline.server.api.shapes import environments_out
 from trunkline.server.auth import COOKIE, CSRF_COOKIE, SESSION_SECONDS, check_csrf
 from trunkline.server.desk import Desk, NotFound, Unauthorised
 from trunkline.server.measuring import read_ticks
+from trunkline.server.registry import Tag
 
 HERE = Path(__file__).parent
 PAGE_SIZE = 50
@@ -107,6 +108,8 @@ class Pages:
             Route(project + "/environments", page(self.environments)),
             Route("/pages/{path:path}", page(self.site, open_=True)),
             Route(project + "/releases", page(self.releases)),
+            Route(project + "/images/{image:path}/{tag}/remove", form(self.remove_image), methods=["POST"]),
+            Route(project + "/images", page(self.images)),
             Route(project + "/-/jobs/artifacts/{ref:path}/{what}/{path:path}", page(self.newest_artifact)),
             Route(project + "/-/jobs/artifacts/{ref:path}/{what}", page(self.newest_artifact)),
             Route(project + "/-/jobs/{job:int}", page(lambda request: RedirectResponse(f"/jobs/{request.path_params['job']}", 303))),
@@ -242,6 +245,7 @@ class Pages:
             schedules=self.desk.schedules.of(path),
             sites=self.desk.line.publisher.sites(path),
             mirror=self.desk.mirrors.known.get(path),
+            has_images=self.desk.registry.is_own and bool(self.desk.registry.repositories(path)),
             has_releases=bool(self.desk.line.publisher.releases(path)),
             open_requests=sum(r.state is RequestState.OPEN for r in self.desk.requests.of(path)),
         )
@@ -444,6 +448,26 @@ class Pages:
         """The releases of a project's tags."""
         path = self._path(request)
         return self._render(request, "releases.html", path=path, releases=self.desk.line.publisher.releases(path))
+
+    def images(self, request: Request) -> Response:
+        """The images of a project in the server's registry."""
+        path, registry = self._path(request), self.desk.registry
+        found: tuple[Tag, ...] = ()
+        problem = ""
+        try:
+            found = registry.images(path)
+        except ConfigError as said:
+            problem = said.message
+        total = sum(t.size for t in found)
+        return self._render(
+            request, "images.html", path=path, host=registry.host, images=found, total=total, kept=registry.kept, problem=problem
+        )
+
+    def remove_image(self, request: Request, fields: dict[str, str]) -> Response:
+        """Forget a tag."""
+        path = self._path(request)
+        self.desk.registry.remove(path, request.path_params["image"], request.path_params["tag"])
+        return RedirectResponse(f"/{path}/images", 303)
 
     def newest_artifact(self, request: Request) -> Response:
         """An artifact of the newest job of that name that has passed on a ref."""

@@ -65,7 +65,7 @@ def payload(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any
         "services": [_service(s, values) for s in j.services],
         "artifacts": _artifacts(j.artifacts, values),
         "cache": [_cache(c, run, values, line.assigner.is_protected(run)) for c in j.caches],
-        "credentials": [],
+        "credentials": _credentials(values),
         "dependencies": _dependencies(fleet, run, job, secret),
         "features": {"trace_sections": True, "token_mask_prefixes": ["glcbt-", "glrt-", "tl_"], "failure_reasons": list(FAILURES)},
         **_whole(fleet, run, job, secret),
@@ -86,6 +86,20 @@ def _whole(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any]
             raise ConfigError(f"what was handed to the workflow can't be read: {mistake}") from None
         named = [j.id for j in run.jobs if j.id != job.id and os.path.isdir(fleet.line.artifact_path(run.id, j.id))]
     return {"trunkline": {"job": to_plain(job.job), "project": run.project, "contexts": contexts, "named": named, "label": job.worker.name}}
+
+
+def _credentials(values: dict[str, str]) -> list[dict[str, str]]:
+    """Return the login for the registry that this server stands for."""
+    if not values.get("CI_REGISTRY") or not values.get("CI_REGISTRY_PASSWORD"):
+        return []
+    return [
+        {
+            "type": "registry",
+            "url": values["CI_REGISTRY"],
+            "username": values.get("CI_REGISTRY_USER", ""),
+            "password": values["CI_REGISTRY_PASSWORD"],
+        }
+    ]
 
 
 def _keep_commit(fleet: "Fleet", run: Run) -> None:

@@ -101,7 +101,7 @@ def docker_executor(settings: Settings, owner: str) -> Executor:
     from trunkline.adapters.executors.images import Rules
 
     privileged = tuple(settings.docker_privileged.replace(",", " ").split())
-    rules = Rules(settings.docker_image, settings.docker_pull, privileged)
+    rules = Rules(settings.docker_image, settings.docker_pull, privileged, settings.docker_mirror)
     if settings.docker_host not in _engines:
         _engines[settings.docker_host] = Docker(settings.docker_host)
     return DockerExecutor(

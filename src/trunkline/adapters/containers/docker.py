@@ -44,7 +44,7 @@ class Docker:
         self.client: aiodocker.Docker | None = None
         self.thread: threading.Thread | None = None
         self.looked_at, self.found = float("-inf"), ""
-        self.mtu: str | None = None
+        self.packet: str | None = None
 
     # talking
 
@@ -252,19 +252,21 @@ class Docker:
 
     # networks and volumes
 
+    def mtu(self) -> str:
+        """Return the packet size of the engine's default network."""
+        if self.packet is None:
+            try:
+                found = self._do(lambda d: d._query_json("networks/bridge"))
+                self.packet = str((found.get("Options") or {}).get(_MTU, ""))
+            except OutsideError:
+                self.packet = ""
+        return self.packet
+
     def create_network(self, name: str, labels: Mapping[str, str]) -> str:
         """Make a network of its own. A packet size that was given to the engine holds for its default network only, so it is handed on."""
-
-        async def make(d: aiodocker.Docker) -> str:
-            if self.mtu is None:
-                self.mtu = ""
-                with suppress(DockerError, KeyError):
-                    self.mtu = (await (await d.networks.get("bridge")).show())["Options"].get(_MTU, "")
-            options = {_MTU: self.mtu} if self.mtu else {}
-            network = await d.networks.create({"Name": name, "Labels": dict(labels), "Options": options, "CheckDuplicate": True})
-            return str(network.id)
-
-        return self._do(make)
+        options = {_MTU: self.mtu()} if self.mtu() else {}
+        wanted = {"Name": name, "Labels": dict(labels), "Options": options, "CheckDuplicate": True}
+        return str(self._do(lambda d: d._query_json("networks/create", "POST", data=wanted))["Id"])
 
     def connect(self, network: str, container: str, aliases: Iterable[str]) -> None:
         """Bring a container into one more network."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from trunkline.adapters.executors.images import Rules, bring
+from trunkline.adapters.executors.nested import is_engine, is_kept
 from trunkline.adapters.executors.services import Services
 from trunkline.kit import trees
 from trunkline.kit.ids import digest
@@ -76,7 +77,7 @@ class DockerExecutor:
         found = []
         for item in wanted:
             name = expand(item.name, variables, keep_unknown=True)
-            if _needs_privileges(name) and not self.rules.is_privileged(name):
+            if is_engine(name) and not self.rules.is_privileged(name):
                 found.append(
                     (
                         item.place,
@@ -95,6 +96,7 @@ class DockerExecutor:
         containers, networks, volumes = (
             [i for i, labels in kind if _is_orphan(labels)] for kind in (found.containers, found.networks, found.volumes)
         )
+        containers = [c for c in containers if not is_kept(self.engine, c)]
         if containers:
             self.engine.remove(*containers)
         if networks:
@@ -167,6 +169,11 @@ class DockerSandbox:
             return
         labels = {LAYER: key, BUILT_AT: str(int(time.time())), SECONDS: f"{seconds:.1f}", OWNER: self.executor.owner}
         self.engine.commit(self.container, LAYERS, key[:40], labels)
+
+    def passed(self) -> None:
+        """Tell the services."""
+        if self.services is not None:
+            self.services.passed()
 
     def _has_entrypoint(self) -> bool:
         return bool(self.settings.get("Entrypoint") if self.wanted.entrypoint is None else any(self.wanted.entrypoint))
@@ -242,8 +249,8 @@ class DockerSandbox:
         labels = executor.labels()
         if order.services:
             self.network = self.engine.create_network(name, labels)
-            self.services = Services(self.engine, executor.rules, labels, executor.limits, order.say)
-            self.services.start(order.services, self.network, order.values, order.shared, name)
+            self.services = Services(self.engine, executor.rules, executor.owner, labels, executor.limits, order)
+            self.services.start(self.network, name, f"{self.top}/certificates")
             self.services.wait(order.cancel)
         self.container = self.engine.create(self._description(env, labels), name, self.wanted.platform)
         self.let_go = self.engine.hold(self.container)
@@ -259,6 +266,8 @@ class DockerSandbox:
             _open_to_all(own)
         binds = [f"{folder}:{folder}" for folder in (*own, *self.order.writable)]
         binds += [f"{folder}:{folder}:ro" for folder in (f"{self.top}/scripts", *self.order.readable)]
+        if any(is_engine(expand(s.name, self.order.values)) for s in self.order.services):
+            binds.append(f"{self.top}/certificates:/certs/client")
         if self.executor.certificates:
             binds.append(f"{self.executor.certificates}:{_CERTIFICATES}:ro")
         self.before = dict(env) if self._has_entrypoint() else {}
@@ -330,12 +339,6 @@ class DockerSandbox:
                 if self.network:
                     self.engine.remove_networks(self.network)
                 self.container = self.network = ""
-
-
-def _needs_privileges(name: str) -> bool:
-    """Say whether an image is known to run an engine of its own."""
-    repository, _, tag = name.rpartition(":")
-    return repository in ("docker", "library/docker", "docker.io/docker", "docker.io/library/docker") and "dind" in tag
 
 
 def _open_to_all(folders: list[str]) -> None:

@@ -43,12 +43,14 @@ def without_version(name: str) -> str:
 @record
 class Rules:
     """What the owner of the machine has decided. `privileged` are patterns of images that run with all of root's powers; `pull` is a policy or auto:
-    `always` for images of the server's own registry, which jobs push under names that stay, `if-not-present` for others.
+    `always` for images of the server's own registry, which jobs push under names that stay, `if-not-present` for others. `mirror` is the address of a
+    mirror of Docker Hub, for engines in jobs.
     """
 
     default_image: str = ""
     pull: str = "auto"
     privileged: tuple[str, ...] = ()
+    mirror: str = ""
 
     def is_privileged(self, name: str) -> bool:
         """Say whether an image may have all of root's powers."""
@@ -71,6 +73,10 @@ def bring(
 ) -> tuple[str, Json]:
     """See to it that an image is here; return its name and description. Raises OutsideError with what each policy has met."""
     name = expand(image.name, values)
+    if not name or name.startswith((":", "/", "@")):
+        raise ConfigError(
+            f"image {image.name} means {name!r}: a variable in it is empty", "CI_REGISTRY_IMAGE is, where there is no registry"
+        )
     problems = []
     for policy in rules.policies(image, name, values):
         found = engine.image(name)

@@ -6,9 +6,11 @@ and the aliases that the pipeline gives.
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
+from trunkline.adapters.executors import nested
 from trunkline.adapters.executors.images import Rules, bring, without_version
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import mutable
@@ -16,7 +18,8 @@ from trunkline.kit.words import duration
 from trunkline.model.errors import OutsideError
 from trunkline.model.pipelines import Service
 from trunkline.model.variables import Variable, expand, resolve
-from trunkline.ports.containers import ContainerEngine, Json
+from trunkline.ports.containers import ContainerEngine
+from trunkline.ports.executor import Order
 
 PATIENCE = 30.0  # seconds that a service has to take connections; GitLab's wait_for_services_timeout
 LINES = 40  # of what a service has said, told when it fails
@@ -31,46 +34,65 @@ def host_names(service: Service, values: Mapping[str, str]) -> tuple[str, ...]:
 
 @mutable
 class Running:
-    """A service that has been started."""
+    """A service that has been started. `is_engine`: it runs containers itself; `is_kept`: it stays when the job has ended."""
 
     name: str
     container: str
     ports: tuple[int, ...]
     has_check: bool
+    is_engine: bool = False
     is_told: bool = False
+    is_kept: bool = False
 
 
 class Services:
     """The services of one job."""
 
     def __init__(
-        self, engine: ContainerEngine, rules: Rules, labels: Mapping[str, str], limits: Mapping[str, int], say: Callable[[str], None]
+        self, engine: ContainerEngine, rules: Rules, owner: str, labels: Mapping[str, str], limits: Mapping[str, int], order: Order
     ) -> None:
-        self.engine, self.rules, self.labels, self.limits, self.say = engine, rules, labels, limits, say
+        self.engine, self.rules, self.owner, self.labels, self.limits, self.order = engine, rules, owner, labels, limits, order
+        self.say = order.say
         self.running: list[Running] = []
+        self.network = ""
 
-    def start(self, services: Iterable[Service], network: str, values: Mapping[str, str], shared: Mapping[str, str], prefix: str) -> None:
-        """Start them all, each with what the job's services may see and its own variables."""
+    def start(self, network: str, prefix: str, certificates: str) -> None:
+        """Start them all, each with what the job's services may see and its own variables. `certificates`: a folder for those of engines."""
+        values, self.network = self.order.values, network
         taken: set[str] = set()
-        for number, service in enumerate(services):
+        for number, service in enumerate(self.order.services):
             name, image = bring(self.engine, self.rules, service, values, self.say)
             names = [n for n in host_names(service, values) if n not in taken]
             taken.update(names)
-            container = self.engine.create(
-                self._description(service, name, network, names, values, shared), f"{prefix}-{number}", service.platform
-            )
+            description = self._description(service, name, network, names)
+            container = self._create(description, name, f"{prefix}-{number}", service.platform, certificates)
             settings = image.get("Config") or {}
             ports = tuple(int(p.partition("/")[0]) for p in settings.get("ExposedPorts") or {} if not p.endswith("/udp"))
-            self.running.append(Running(name, container, ports, bool((settings.get("Healthcheck") or {}).get("Test"))))
+            has_check = bool((settings.get("Healthcheck") or {}).get("Test"))
+            self.running.append(Running(name, container, ports, has_check, nested.is_engine(name)))
             self.engine.start(container)
             self.say(f"Service {name} is {' and '.join(names) or 'started'}")
 
-    def _description(
-        self, service: Service, name: str, network: str, names: list[str], values: Mapping[str, str], shared: Mapping[str, str]
-    ) -> Json:
+    def _create(self, description: dict[str, Any], name: str, called: str, platform: str, certificates: str) -> str:
+        if not nested.is_engine(name):
+            return self.engine.create(description, called, platform)
+        with nested.chosen_volume(self.engine, self.owner, (*self.order.scope, self.order.name)) as (volume, labels):
+            if self.order.deploys == "start":
+                labels[nested.DEPLOYMENT] = self._deployment()
+            description["Labels"] |= labels
+            description["Cmd"] = [*description.get("Cmd", []), *nested.options(self.engine, self.order.values, self.rules.mirror)]
+            description["HostConfig"]["Mounts"] = [{"Type": "volume", "Source": volume, "Target": nested.DATA}]
+            description["HostConfig"]["Binds"] = [f"{certificates}:/certs/client"]
+            return self.engine.create(description, called, platform)
+
+    def _deployment(self) -> str:
+        return nested.key_of(self.owner, self.order.scope, self.order.name, self.order.values)
+
+    def _description(self, service: Service, name: str, network: str, names: list[str]) -> dict[str, Any]:
+        values = self.order.values
         own = resolve([*(Variable(n, v, raw=True) for n, v in values.items()), *service.variables]) if service.variables else {}
-        env = {**shared, **{v.name: own[v.name] for v in service.variables}}
-        found: dict[str, object] = {
+        env = {**self.order.shared, **{v.name: own[v.name] for v in service.variables}}
+        found: dict[str, Any] = {
             "Image": name,
             "Env": [f"{n}={v}" for n, v in env.items()],
             "Labels": dict(self.labels),
@@ -101,6 +123,9 @@ class Services:
             if waiting:
                 time.sleep(pause)
                 pause = min(0.5, pause * 1.5)
+        for running in self.running:
+            if running.is_engine and not running.is_told:
+                nested.clean(self.engine, running.container)
         if self.running and time.monotonic() - began > 1:
             self.say(f"Services were ready after {duration(time.monotonic() - began)}")
 
@@ -131,6 +156,18 @@ class Services:
         said = self.engine.log(running.container, LINES).decode("utf-8", "replace").rstrip()
         self.say("\n".join(f"  {line}" for line in said.splitlines()) or "  nothing")
 
+    def passed(self) -> None:
+        """Let stay what a job that deploys has started in an engine; take down what it stops."""
+        if self.order.deploys == "stop" and nested.take_down(self.engine, self._deployment()):
+            self.say("What was deployed has been taken down")
+        for running in self.running:
+            if running.is_engine and self.order.deploys == "start" and (ports := nested.published(self.engine, running.container)):
+                nested.keep(
+                    self.engine, running.container, running.name, self._deployment(), {"trunkline.owner": self.owner}, ports, self.say
+                )
+                self.engine.disconnect(self.network, running.container)
+                running.is_kept = True
+
     def report(self, is_wanted: bool) -> None:
         """Tell of those that have ended while the job ran, and, if that is wanted (CI_DEBUG_SERVICES), what all of them have said."""
         for running in self.running:
@@ -146,9 +183,10 @@ class Services:
 
     def close(self) -> None:
         """Remove them."""
-        if self.running:
-            self.engine.remove(*(r.container for r in self.running))
-            self.running = []
+        gone = [r.container for r in self.running if not r.is_kept]
+        self.running = []
+        if gone:
+            self.engine.remove(*gone)
 
 
 def _listens(sockets: str | None, ports: tuple[int, ...]) -> bool:

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from trunkline.model.errors import ConfigError, Refused
 from trunkline.ports.store import User
-from trunkline.server.api import delivery, projects, runners, runs
+from trunkline.server.api import delivery, images, projects, runners, runs
 from trunkline.server.desk import Desk, NotFound, Unauthorised
 
 _JOB_MAY = re.compile(r"GET /api/v1/(id_token|jobs/\d+(/artifacts.*)?|projects/.+/artifacts/.+)|POST /api/v1/projects/.+/(releases|runs)")
@@ -47,7 +47,7 @@ def router(desk: Desk) -> APIRouter:
         return user
 
     api = APIRouter(prefix="/api/v1", dependencies=[Depends(caller)])
-    for subject in (projects, runs, delivery, runners):
+    for subject in (projects, runs, delivery, runners, images):
         subject.add(api, desk, caller)
     return api
 
