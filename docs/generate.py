@@ -122,8 +122,9 @@ GITHUB_STATES = (
      "here; `id-token: write`: tokens of this server's issuer"),
     ("`environment`", "name and url are noted with the deployment; GitHub's protection rules do not exist"),
     ("`runs-on`", "any; all jobs run on this machine"),
-    ("`container`", "`python:*` by an interpreter of this machine; others, `services` and Docker actions wait for the docker executor: the job fails "
-     "with that reason"),
+    ("`container`", "`python:*` by an interpreter of this machine, others in containers of Docker or Podman, as are `services` "
+     "(with published ports where the job is in none) and Docker actions; options that lead out of the container are refused; layers are not "
+     "kept for them; JavaScript actions need node in the image"),
     ("`timeout-minutes`", "of jobs and steps; a job that says nothing has the server's limit"),
     ("`continue-on-error`", "of jobs (amber, the run is green) and of steps (an amber annotation)"),
     ("shells", "bash, sh, python, pwsh and powershell where they are, and any command with `{0}`"),

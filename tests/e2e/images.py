@@ -215,7 +215,7 @@ def postgres(address: str) -> str:
     root = Root()
     root.programs([*_SHELL, "setpriv"])
     version = os.path.basename(homes[-1])
-    for program in ("initdb", "postgres", "pg_ctl", "createdb", "psql"):
+    for program in ("initdb", "postgres", "pg_ctl", "createdb", "psql", "pg_isready"):
         root.programs([f"{homes[-1]}/bin/{program}"])
     root.tree(f"{homes[-1]}/lib", "", ("bitcode",))
     root.tree(f"/usr/share/postgresql/{version}", "", ("man", "extension"))

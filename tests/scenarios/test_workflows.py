@@ -444,7 +444,7 @@ def test_what_can_t_run_here_says_so(repository: MakeRepository) -> None:
     told = run(folder, code=1)
     assert statuses(told) == {"box": "failed", "python": "passed", "docker": "failed"}
     assert "needs containers" in told["jobs"]["box"]["message"]
-    assert "docker executor" in told["jobs"]["docker"]["message"]
+    assert "alpine:3 needs a container" in told["jobs"]["docker"]["message"]
     assert "Python 3.11" in told["logs"]["python"]
 
 

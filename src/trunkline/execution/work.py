@@ -173,6 +173,14 @@ class Worker:
         """Prepare, fetch, run, keep."""
         trace, job = self.trace, self.job
         trace.say(f"Running with trunkline {__version__} on {self.task.label}")
+        if job.workflow is not None and (job.image is not None or job.services):
+            from trunkline.execution.workflow.containers import evaluated
+            from trunkline.model.expressions import ExpressionMistake
+
+            try:
+                job = self.job = evaluated(job, self.task.contexts or {})
+            except ExpressionMistake as mistake:
+                raise ConfigError(f"what is said about its containers can't be read: {mistake}") from None
         objections = self.shop.executor.objections(job, self.values)
         if objections or job.unsupported:
             said = job.unsupported or "; ".join(text for _, text in objections)
@@ -217,10 +225,11 @@ class Worker:
         job, hidden = self.job, {v.name for v in self.task.variables if v.masked or v.file}
         if job.image is not None:
             self.values["CI_JOB_IMAGE"] = expand(job.image.name, self.values)
-        shared = {n: v for n, v in self.values.items() if n not in hidden} if job.services else {}
+        is_steps = job.workflow is not None
+        shared = {n: v for n, v in self.values.items() if n not in hidden} if job.services and not is_steps else {}
         return Order(
-            job.name, folder, readable, writable, job.image, job.services, self.values, shared, self.task.cache_scope,
-            self._deploys(), self.trace.say, self.cancel,
+            job.name, folder, readable, writable, job.image, job.services, self.values, shared, self.task.cache_scope, self._deploys(),
+            must_be_up=is_steps, say=self.trace.say, cancel=self.cancel,
         )  # fmt: skip
 
     def _deploys(self) -> str:

@@ -16,7 +16,10 @@ class ActionValue:
 
 @record
 class ActionMetadata:
-    """An action. `using` is composite, docker or node; the programs of a JavaScript action are paths in its folder."""
+    """An action. `using` is composite, docker or node; the programs of a JavaScript action are paths in its folder.
+
+    A Docker action has an `image` (a Dockerfile of its folder, or docker://NAME), whose entrypoint, arguments and environment may hold expressions.
+    """
 
     name: str
     using: str
@@ -28,3 +31,7 @@ class ActionMetadata:
     post: str = ""
     pre_if: str = ""
     post_if: str = ""
+    image: str = ""
+    entrypoint: str = ""
+    arguments: tuple[str, ...] = ()
+    env: Pairs = ()

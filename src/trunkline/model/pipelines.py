@@ -9,7 +9,7 @@ from trunkline.kit.record import field, record
 from trunkline.model.conditions import Condition
 from trunkline.model.diagnostics import Place
 from trunkline.model.variables import Variable
-from trunkline.model.workflows import Concurrency, StartedBy, WorkflowJob
+from trunkline.model.workflows import Concurrency, Pairs, StartedBy, WorkflowJob
 
 
 class When(Enum):
@@ -121,7 +121,10 @@ class RefPolicy:
 
 @record
 class Image:
-    """A container image as it was asked for. `pull` are pull policies, `platform` and `user` are Docker's."""
+    """A container image as it was asked for. `pull` are pull policies, `platform` and `user` are Docker's.
+
+    `volumes` and `options` are those of `docker create`, `login` user and password for its registry; where steps ask for it all may hold expressions.
+    """
 
     name: str
     place: Place
@@ -129,11 +132,15 @@ class Image:
     pull: tuple[str, ...] = ()
     platform: str = ""
     user: str = ""
+    env: Pairs = ()
+    volumes: tuple[str, ...] = ()
+    options: str = ""
+    login: tuple[str, str] = ("", "")
 
 
 @record
 class Service:
-    """A container that runs beside the job."""
+    """A container that runs beside the job. `ports` (HOST:CONTAINER or CONTAINER) are published where the job is not in a container; others as `Image`."""
 
     name: str
     place: Place
@@ -144,6 +151,11 @@ class Service:
     pull: tuple[str, ...] = ()
     platform: str = ""
     user: str = ""
+    env: Pairs = ()
+    volumes: tuple[str, ...] = ()
+    options: str = ""
+    login: tuple[str, str] = ("", "")
+    ports: tuple[str, ...] = ()
 
 
 @record

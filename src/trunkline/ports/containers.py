@@ -83,6 +83,10 @@ class ContainerEngine(Protocol):
         """
         ...
 
+    def work(self, container: str, sink: Callable[[bytes], None], cancel: Cancel | None = None, deadline: float | None = None) -> Ended:
+        """Start a container and wait for its end; its output goes to `sink` in the calling thread. It is killed where that is due."""
+        ...
+
     def log(self, container: str, lines: int = 50) -> bytes:
         """Return the last lines that a container has written."""
         ...

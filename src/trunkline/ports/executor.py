@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from trunkline.kit.processes import Cancel, Ended
 from trunkline.kit.record import field, record
@@ -20,6 +20,7 @@ class Order:
     those of `writable` written. `values` are what the job's variables resolve to, `shared` those of them that its services may see. `scope`: the
     project, and which of its kinds of refs. `say` tells the job's log. `deploys`: "start" for a job that deploys (what it has
     started in an engine of its own stays, if it passes), "stop" for one that ends what another has deployed.
+    `must_be_up`: a service that does not come up fails the job.
     """
 
     name: str
@@ -32,8 +33,29 @@ class Order:
     shared: Mapping[str, str] = field(default_factory=dict, repr=False)
     scope: tuple[str, str] = ("", "")
     deploys: str = ""
+    must_be_up: bool = False
     say: Callable[[str], None] = _silent
     cancel: Cancel | None = None
+
+
+@record
+class Box:
+    """A container that runs to its end: an action that is an image. `image` is a name, or else `folder` and `file` say what it is built of.
+
+    `mounts` are (folder of this machine, folder in the container); `network` that of a sandbox, "" for none.
+    """
+
+    image: str
+    folder: str = ""
+    file: str = ""
+    entrypoint: str = ""
+    arguments: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    mounts: tuple[tuple[str, str], ...] = ()
+    working_directory: str = ""
+    network: str = ""
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    say: Callable[[str], None] = _silent
 
 
 class Layers(Protocol):
@@ -67,6 +89,11 @@ class Sandbox(Protocol):
     home: str
     tmp: str
     layers: Layers | None
+    network: str  # that of the containers beside it, "" for none
+
+    def beside(self) -> dict[str, Any]:
+        """Return what runs beside it, by name: id, network, and under `ports` where each port of it is published (both as texts)."""
+        ...
 
     def environment(self) -> dict[str, str]:
         """Return the environment that programs have there before the job's own variables."""
@@ -99,4 +126,12 @@ class Executor(Protocol):
 
     def open(self, order: Order) -> AbstractContextManager[Sandbox]:
         """Make a sandbox. Leaving the context removes all but the workspace, also after a cancel."""
+        ...
+
+    def tidy(self) -> None:
+        """Remove what killed processes have left, and what has not been used for long. Called now and then."""
+        ...
+
+    def box(self, box: Box, sink: Callable[[bytes], None], cancel: Cancel | None = None, deadline: float | None = None) -> Ended:
+        """Run a container to its end; raises OutsideError where there are none to be had."""
         ...

@@ -158,6 +158,7 @@ class House:
         """Remove what has expired or takes too much room."""
         self.line.sweep()
         self.registry.tidy()
+        self.shop.executor.tidy()
         root = Path(self.data, "caches")
         caches.evict(str(root), self.settings.caches_size)
         Environments(f"{self.data}/environments", None).evict(self.settings.environments_size)

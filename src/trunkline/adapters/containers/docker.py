@@ -228,6 +228,27 @@ class Docker:
         flow.run(pieces)
         return Ended(codes[0] if codes else 137, flow.canceled, flow.timed_out)
 
+    def work(self, container: str, sink: Callable[[bytes], None], cancel: Cancel | None = None, deadline: float | None = None) -> Ended:
+        """Start a container and wait for its end."""
+        codes: list[int] = []
+
+        async def pieces(d: aiodocker.Docker) -> AsyncIterator[bytes]:
+            own = d.containers.container(container)
+            async with own.attach(stdout=True, stderr=True) as stream:
+                await own.start()
+                flow.has_begun = True
+                while (message := await stream.read_out()) is not None:
+                    yield message.data
+            codes.append(int((await own.wait())["StatusCode"]))
+
+        def stop(hard: bool) -> None:
+            with suppress(OutsideError):
+                self._do(lambda d: _forgiving(d.containers.container(container).kill(signal="SIGKILL" if hard else "SIGTERM")))
+
+        flow = Flow(self, sink, cancel, deadline, stop)
+        flow.run(pieces)
+        return Ended(codes[0] if codes else 137, flow.canceled, flow.timed_out)
+
     def log(self, container: str, lines: int = 50) -> bytes:
         """Return the last lines that a container has written."""
 

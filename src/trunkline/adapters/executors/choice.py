@@ -1,13 +1,15 @@
 """Which executor works a job: the machine itself where it can, a container where one is needed. That is the setting `executor = "auto"`."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, runtime_checkable
 
+from trunkline.kit.processes import Cancel, Ended
 from trunkline.model.diagnostics import Place
 from trunkline.model.errors import OutsideError
 from trunkline.model.pipelines import Image, Job, Service
 from trunkline.model.variables import expand
-from trunkline.ports.executor import Executor, Order, Sandbox
+from trunkline.ports.executor import Box, Executor, Layers, Order, Sandbox
 
 
 class NoContainers:
@@ -30,6 +32,62 @@ class NoContainers:
     def open(self, order: Order) -> AbstractContextManager[Sandbox]:
         """Refuse."""
         raise OutsideError(f"this job needs a container: {self.reason}", self.hint)
+
+    def tidy(self) -> None:
+        """Do nothing."""
+
+    def box(self, box: Box, sink: Callable[[bytes], None], cancel: Cancel | None = None, deadline: float | None = None) -> Ended:
+        """Refuse."""
+        raise OutsideError(f"{box.image or box.folder} needs a container: {self.reason}", self.hint)
+
+
+class Company(Protocol):
+    """Services that run beside a job."""
+
+    network: str
+
+    def beside(self) -> dict[str, Any]:
+        """Return what runs, by name."""
+        ...
+
+
+@runtime_checkable
+class Accompanying(Protocol):
+    """An executor that can start the services of a job which another one works."""
+
+    def accompany(self, order: Order) -> AbstractContextManager[Company]:
+        """Start them, with their ports on this machine; leaving the context removes them."""
+        ...
+
+
+class Accompanied:
+    """Implements ports.executor.Sandbox: the machine's own, with containers beside it."""
+
+    layers: Layers | None = None
+
+    def __init__(self, inner: Sandbox, company: Company) -> None:
+        self.inner, self.company = inner, company
+        self.project_dir, self.home, self.tmp, self.network = inner.project_dir, inner.home, inner.tmp, company.network
+
+    def beside(self) -> dict[str, Any]:
+        """Return the services."""
+        return self.company.beside()
+
+    def environment(self) -> dict[str, str]:
+        """Return that of the machine."""
+        return self.inner.environment()
+
+    def run(
+        self,
+        script: str,
+        env: Mapping[str, str],
+        sink: Callable[[bytes], None],
+        cancel: Cancel | None = None,
+        deadline: float | None = None,
+        lingering: bool = False,
+    ) -> Ended:
+        """Run it on the machine."""
+        return self.inner.run(script, env, sink, cancel, deadline, lingering)
 
 
 class Choice:
@@ -64,11 +122,28 @@ class Choice:
         """Make the sandbox where the job can be worked."""
         if order.image is None and not order.services:
             return self.host.open(order)
+        if order.image is None and order.must_be_up and isinstance(self.containers, Accompanying):
+            return self._accompanied(order, self.containers)
         place = order.image.place if order.image else order.services[0].place
         job = Job(order.name, "", place, image=order.image, services=order.services)
         if not self.host.objections(job, order.values) and (self._may_stand(order) or self.containers.objections(job, order.values)):
             return self.host.open(order)
         return self.containers.open(order)
+
+    def tidy(self) -> None:
+        """Tidy both, the containers if there were any."""
+        self.host.tidy()
+        if self.made is not None:
+            self.made.tidy()
+
+    def box(self, box: Box, sink: Callable[[bytes], None], cancel: Cancel | None = None, deadline: float | None = None) -> Ended:
+        """Run it in a container."""
+        return self.containers.box(box, sink, cancel, deadline)
+
+    @contextmanager
+    def _accompanied(self, order: Order, executor: Accompanying) -> Iterator[Sandbox]:
+        with executor.accompany(order) as services, self.host.open(order) as sandbox:
+            yield Accompanied(sandbox, services)
 
     def _may_stand(self, order: Order) -> bool:
         """Say whether this machine's interpreter may stand for an image: nothing of the image itself is asked for."""

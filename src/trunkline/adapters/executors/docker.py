@@ -6,13 +6,16 @@ one `exec`. The shell reads its standard input, which this process holds: when t
 that can't reach (services, networks) carries labels by which the next process finds it.
 """
 
+import io
 import os
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from trunkline.adapters.executors import options
 from trunkline.adapters.executors.images import Rules, bring
 from trunkline.adapters.executors.nested import is_engine, is_kept
 from trunkline.adapters.executors.services import Services
@@ -24,11 +27,13 @@ from trunkline.model.errors import OutsideError
 from trunkline.model.pipelines import Image, Job, Service
 from trunkline.model.variables import expand
 from trunkline.ports.containers import ContainerEngine, Json
-from trunkline.ports.executor import Layers, Order
+from trunkline.ports.executor import Box, Layers, Order
 
 OWNER, PROCESS = "trunkline.owner", "trunkline.process"
 LAYER, BUILT_AT, SECONDS = "trunkline.layer", "trunkline.built-at", "trunkline.seconds"
 LAYERS = "trunkline/layer"
+BUILT = "trunkline/action"
+LAYERS_LIVE = 14 * 86400.0  # seconds; what is still needed is built anew then
 START = 60.0  # seconds that an image's entrypoint has before scripts are run
 
 _FOREMAN = 'cat /proc/self/environ > "$1/_environ" && : > "$1/_ready"; read -r _; kill -9 -1 2>/dev/null'
@@ -39,6 +44,9 @@ code=$?; [ -n "$2" ] || kill -9 -1 2>/dev/null; exit $code
 _CERTIFICATES = "/etc/trunkline-ca.crt"
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
+_NOWHERE = Place("", 0, 0)
 
 
 class DockerExecutor:
@@ -108,10 +116,7 @@ class DockerExecutor:
     @contextmanager
     def open(self, order: Order) -> "Iterator[DockerSandbox]":
         """Make the sandbox's folders; its container starts with the first script."""
-        with self.lock:
-            if not self.has_reaped:
-                self.has_reaped = True
-                self.reap()
+        self.reap_once()
         top = os.path.dirname(order.workspace)
         for name in ("home", "tmp", "scripts"):
             trees.empty(os.path.join(top, name))
@@ -123,6 +128,79 @@ class DockerExecutor:
             for name in ("home", "tmp", "scripts"):
                 trees.empty(os.path.join(top, name))
 
+    def tidy(self) -> None:
+        """Remove what is left, and layers and images of actions that are older than two weeks."""
+        if self.engine.trouble():
+            return
+        self.reap()
+        old = time.time() - LAYERS_LIVE
+        for image in self.engine.images(f"{OWNER}={self.owner}"):
+            if LAYER in (image.get("Labels") or {}) and image.get("Created", 0) < old:
+                for name in image.get("RepoTags") or [image["Id"]]:
+                    self.engine.remove_image(name)
+
+    @contextmanager
+    def accompany(self, order: Order) -> "Iterator[Services]":
+        """Start the services of a job that is no container itself, with their ports on this machine's loopback."""
+        self.reap_once()
+        name = f"trunkline-{digest(self.owner, order.workspace, str(time.time_ns()))[:16]}"
+        labels = self.labels()
+        network = self.engine.create_network(name, labels)
+        services = Services(self.engine, self.rules, self.owner, labels, self.limits, order)
+        try:
+            services.start(network, name, f"{os.path.dirname(order.workspace)}/certificates", publish=True)
+            services.wait(order.cancel)
+            yield services
+            services.report(order.values.get("CI_DEBUG_SERVICES", "").lower() in ("true", "1"))
+        finally:
+            services.close()
+            self.engine.remove_networks(network)
+
+    def box(self, box: Box, sink: Callable[[bytes], None], cancel: Cancel | None = None, deadline: float | None = None) -> Ended:
+        """Run a container to its end; an image that is built is built once for what its folder holds."""
+        trouble = self.engine.trouble()
+        if trouble:
+            raise OutsideError(f"{box.image or box.folder} needs a container: {trouble}")
+        image = (
+            self._built(box, sink, cancel)
+            if box.folder
+            else bring(self.engine, self.rules, Image(box.image, _NOWHERE), box.values, box.say)[0]
+        )
+        description: dict[str, Any] = {
+            "Image": image,
+            "Env": [f"{n}={v}" for n, v in box.env.items()],
+            "Labels": self.labels(),
+            "HostConfig": {"Binds": [f"{here}:{there}" for here, there in box.mounts], "NetworkMode": box.network or "default",
+                           "Privileged": self.rules.is_privileged(box.image), **self.limits},
+        }  # fmt: skip
+        if box.entrypoint:
+            description["Entrypoint"] = [box.entrypoint]
+        if box.arguments:
+            description["Cmd"] = list(box.arguments)
+        if box.working_directory:
+            description["WorkingDir"] = box.working_directory
+        container = self.engine.create(description)
+        try:
+            return self.engine.work(container, sink, cancel, deadline)
+        finally:
+            self.engine.remove(container)
+
+    def _built(self, box: Box, sink: Callable[[bytes], None], cancel: Cancel | None) -> str:
+        key, context = context_of(box.folder, box.file)
+        name = f"{BUILT}:{key[:40]}"
+        if self.engine.image(name) is not None:
+            box.say(f"image reused: {box.file} and the files beside it have not changed")
+            return name
+        self.engine.build(context, [name], sink, box.file, labels={OWNER: self.owner, LAYER: key}, cancel=cancel)
+        return name
+
+    def reap_once(self) -> None:
+        """Remove what processes that are gone have left, the first time."""
+        with self.lock:
+            if not self.has_reaped:
+                self.has_reaped = True
+                self.reap()
+
 
 class DockerSandbox:
     """Implements ports.executor.Sandbox and ports.executor.Layers."""
@@ -130,7 +208,7 @@ class DockerSandbox:
     def __init__(self, executor: DockerExecutor, order: Order, top: str) -> None:
         self.executor, self.engine, self.order, self.top = executor, executor.engine, order, top
         self.project_dir, self.home, self.tmp = order.workspace, os.path.join(top, "home"), os.path.join(top, "tmp")
-        self.wanted = order.image or Image(executor.rules.default_image, Place("", 0, 0))
+        self.wanted = order.image or Image(executor.rules.default_image, _NOWHERE)
         self.layers: Layers | None = self
         self.base = ""  # the image that the container is made of
         self.settings: Json = {}  # what that image says of itself
@@ -142,6 +220,10 @@ class DockerSandbox:
         self.services: Services | None = None
         self.scripts = 0
         self.lock = threading.Lock()
+
+    def beside(self) -> dict[str, Any]:
+        """Return the services."""
+        return self.services.beside() if self.services is not None else {}
 
     # layers
 
@@ -283,7 +365,10 @@ class DockerSandbox:
             "HostConfig": {"Binds": binds, "AutoRemove": True, "Privileged": self.executor.rules.is_privileged(expand(self.wanted.name, self.order.values)),
                            "NetworkMode": self.network or "default", **self.executor.limits},
         }  # fmt: skip
-        if user:
+        for name in self.wanted.volumes:
+            options.volume(found, name)
+        options.apply(self.wanted.options, found, f"image {self.base}")
+        if user and "User" not in found:
             found["User"] = user
         if self.wanted.entrypoint is not None:
             found["Entrypoint"] = list(self.wanted.entrypoint)
@@ -339,6 +424,27 @@ class DockerSandbox:
                 if self.network:
                     self.engine.remove_networks(self.network)
                 self.container = self.network = ""
+
+
+def context_of(folder: str, file: str) -> tuple[str, bytes]:
+    """Return the digest of all that an image is built of, and the same as an archive."""
+    buffer, parts = io.BytesIO(), [file]
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, info in sorted(trees.files_below(folder)):
+            if path.startswith(".git/"):
+                continue
+            entry = tar.gettarinfo(f"{folder}/{path}", path)
+            entry.uid = entry.gid = entry.mtime = 0
+            if entry.issym():
+                parts += [path, entry.linkname]
+                tar.addfile(entry)
+                continue
+            with open(f"{folder}/{path}", "rb") as f:
+                content = f.read()
+            parts += [path, str(info.st_mode & 0o111), digest(content)]
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return digest(*parts), buffer.getvalue()
 
 
 def _open_to_all(folders: list[str]) -> None:

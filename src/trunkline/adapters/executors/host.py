@@ -14,6 +14,7 @@ from trunkline.kit import processes, trees
 from trunkline.kit.lazy import lazy
 from trunkline.kit.processes import Cancel, Ended
 from trunkline.model.diagnostics import Place
+from trunkline.model.errors import OutsideError
 from trunkline.model.pipelines import Job
 from trunkline.model.variables import expand
 
@@ -21,9 +22,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
     import shutil
+    from typing import Any
 
     from trunkline.adapters.executors.held import Held
-    from trunkline.ports.executor import Layers, Order
+    from trunkline.ports.executor import Box, Layers, Order
 else:
     re = lazy("re")
     shutil = lazy("shutil")
@@ -134,11 +136,23 @@ class HostExecutor:
             for folder in (home, tmp):
                 trees.empty(folder)
 
+    def tidy(self) -> None:
+        """Do nothing: what is left lies in the folders of jobs, which begin anew."""
+
+    def box(self, box: Box, sink: Callable[[bytes], None], cancel: Cancel | None = None, deadline: float | None = None) -> Ended:
+        """Refuse."""
+        raise OutsideError(f"{box.image or box.folder} needs a container; this executor has none", "the setting executor = auto")
+
 
 class HostSandbox:
     """Implements ports.executor.Sandbox."""
 
     layers: Layers | None = None
+    network = ""
+
+    def beside(self) -> dict[str, Any]:
+        """Return nothing: processes stand alone."""
+        return {}
 
     def __init__(
         self, executor: HostExecutor, project_dir: str, home: str, tmp: str, readable: tuple[str, ...], writable: tuple[str, ...]

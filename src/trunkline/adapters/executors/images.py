@@ -87,7 +87,8 @@ def bring(
             continue
         try:
             say(f"Pulling {name}")
-            engine.pull(name, image.platform, login(registry_of(name), values), say)
+            user, password = (expand(text, values) for text in image.login)
+            engine.pull(name, image.platform, (user, password) if user and password else login(registry_of(name), values), say)
             pulled = engine.image(name)
             if pulled is not None:
                 return name, pulled

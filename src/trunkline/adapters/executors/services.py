@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from trunkline.adapters.executors import nested
+from trunkline.adapters.executors import nested, options
 from trunkline.adapters.executors.images import Rules, bring, without_version
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import mutable
@@ -43,6 +43,7 @@ class Running:
     is_engine: bool = False
     is_told: bool = False
     is_kept: bool = False
+    alias: str = ""
 
 
 class Services:
@@ -54,10 +55,14 @@ class Services:
         self.engine, self.rules, self.owner, self.labels, self.limits, self.order = engine, rules, owner, labels, limits, order
         self.say = order.say
         self.running: list[Running] = []
+        self.failed: list[str] = []
         self.network = ""
 
-    def start(self, network: str, prefix: str, certificates: str) -> None:
-        """Start them all, each with what the job's services may see and its own variables. `certificates`: a folder for those of engines."""
+    def start(self, network: str, prefix: str, certificates: str, publish: bool = False) -> None:
+        """Start them all, each with what the job's services may see and its own variables.
+
+        `certificates`: a folder for those of engines. With `publish` their ports are on this machine's loopback, for a job that is no container.
+        """
         values, self.network = self.order.values, network
         taken: set[str] = set()
         for number, service in enumerate(self.order.services):
@@ -65,11 +70,15 @@ class Services:
             names = [n for n in host_names(service, values) if n not in taken]
             taken.update(names)
             description = self._description(service, name, network, names)
+            if publish:
+                _publish(service, description)
+            self._add(service, description, names[-1] if names else name)
             container = self._create(description, name, f"{prefix}-{number}", service.platform, certificates)
             settings = image.get("Config") or {}
             ports = tuple(int(p.partition("/")[0]) for p in settings.get("ExposedPorts") or {} if not p.endswith("/udp"))
-            has_check = bool((settings.get("Healthcheck") or {}).get("Test"))
-            self.running.append(Running(name, container, ports, has_check, nested.is_engine(name)))
+            check = description.get("Healthcheck") or settings.get("Healthcheck") or {}
+            has_check = bool(check.get("Test")) and check["Test"] != ["NONE"]
+            self.running.append(Running(name, container, ports, has_check, nested.is_engine(name), alias=service.alias or names[0]))
             self.engine.start(container)
             self.say(f"Service {name} is {' and '.join(names) or 'started'}")
 
@@ -84,6 +93,22 @@ class Services:
             description["HostConfig"]["Mounts"] = [{"Type": "volume", "Source": volume, "Target": nested.DATA}]
             description["HostConfig"]["Binds"] = [f"{certificates}:/certs/client"]
             return self.engine.create(description, called, platform)
+
+    def _add(self, service: Service, description: dict[str, Any], where: str) -> None:
+        """Add volumes and options as `docker create` has them."""
+        description["Env"] += [f"{n}={v}" for n, v in service.env]
+        for volume in service.volumes:
+            options.volume(description, volume)
+        options.apply(service.options, description, f"service {where}")
+
+    def beside(self) -> dict[str, Any]:
+        """Return what runs, by alias."""
+        found: dict[str, Any] = {}
+        for running in self.running:
+            state = self.engine.container(running.container)["NetworkSettings"]
+            ports = {port.partition("/")[0]: bound[0]["HostPort"] for port, bound in (state.get("Ports") or {}).items() if bound}
+            found[running.alias] = {"id": running.container, "network": self.network, "ports": ports}
+        return found
 
     def _deployment(self) -> str:
         return nested.key_of(self.owner, self.order.scope, self.order.name, self.order.values)
@@ -119,13 +144,15 @@ class Services:
                     self._tell(
                         running, f"has taken no connection on {', '.join(map(str, running.ports)) or 'its ports'} for {duration(PATIENCE)}"
                     )
-                return
+                break
             if waiting:
                 time.sleep(pause)
                 pause = min(0.5, pause * 1.5)
         for running in self.running:
             if running.is_engine and not running.is_told:
                 nested.clean(self.engine, running.container)
+        if self.failed and self.order.must_be_up:
+            raise OutsideError(f"{self.failed[0]}", "its words stand above")
         if self.running and time.monotonic() - began > 1:
             self.say(f"Services were ready after {duration(time.monotonic() - began)}")
 
@@ -152,6 +179,7 @@ class Services:
 
     def _tell(self, running: Running, what: str) -> None:
         running.is_told = True
+        self.failed.append(f"service {running.name} {what}")
         self.say(f"WARNING: service {running.name} {what}. It has said:")
         said = self.engine.log(running.container, LINES).decode("utf-8", "replace").rstrip()
         self.say("\n".join(f"  {line}" for line in said.splitlines()) or "  nothing")
@@ -187,6 +215,16 @@ class Services:
         self.running = []
         if gone:
             self.engine.remove(*gone)
+
+
+def _publish(service: Service, description: dict[str, Any]) -> None:
+    """Publish the ports of a service (HOST:CONTAINER/PROTOCOL or CONTAINER) on this machine's loopback."""
+    bindings: dict[str, Any] = description["HostConfig"].setdefault("PortBindings", {})
+    for port in service.ports:
+        outside, _, inside = port.rpartition(":")
+        inside = inside if "/" in inside else f"{inside}/tcp"
+        description.setdefault("ExposedPorts", {})[inside] = {}
+        bindings[inside] = [{"HostIp": "127.0.0.1", "HostPort": outside.rpartition(":")[2]}]
 
 
 def _listens(sockets: str | None, ports: tuple[int, ...]) -> bool:

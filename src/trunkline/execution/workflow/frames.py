@@ -1,5 +1,6 @@
 """Where steps stand while they run: the job itself, or a composite action that one of its steps uses."""
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,3 +78,10 @@ class Evaluator:
                 raise ExpressionMistake(f"{template} must be a mapping, it is {to_text(whole)!r}", 0)
             found |= {str(n): to_text(v) for n, v in whole.items()}
         return found
+
+
+def evaluate_with(evaluator: Evaluator, name: str, context: Mapping[str, Any]) -> Evaluator:
+    """Return an evaluator that sees one more context."""
+    other = copy.copy(evaluator)
+    other.contexts = {**evaluator.contexts, name: dict(context)}
+    return other

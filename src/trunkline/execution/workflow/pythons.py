@@ -11,6 +11,7 @@ from trunkline.execution.trace import GREEN, RESET
 from trunkline.execution.work import may_use_python
 from trunkline.execution.workflow.frames import Evaluator
 from trunkline.kit.record import record
+from trunkline.model.errors import OutsideError
 from trunkline.model.expressions import ExpressionMistake
 from trunkline.model.workflows import Step
 
@@ -56,9 +57,25 @@ class Pythons:
 
     def choose(self, wanted: str) -> tuple[str, str]:
         """Choose an interpreter for the steps that follow; raises OutsideError."""
+        if self.steps.sandbox.layers is not None:
+            return self._of_image(wanted)
         interpreter = self.steps.worker.interpreter(wanted)
         self.wanted, self.is_lent, self.left = wanted, False, {}
         return interpreter.path, interpreter.version
+
+    def _of_image(self, wanted: str) -> tuple[str, str]:
+        """Return the Python of the job's container, if it is the one that is asked for; raises OutsideError."""
+        said: list[bytes] = []
+        probe = "import sys; print(sys.executable, '.'.join(map(str, sys.version_info[:3])))"
+        env = self.steps.environment(self.steps.frame, {}, str(self.steps.count))
+        for program in (f"python{wanted}", "python3", "python"):
+            said.clear()
+            if self.steps.sandbox.run(f'{program} -c "{probe}" 2>/dev/null\n', env, said.append).exit_code == 0:
+                path, _, version = b"".join(said).decode().strip().partition(" ")
+                if not wanted or version.split(".")[: wanted.count(".") + 1] == wanted.split("."):
+                    return path, version
+        image = self.steps.job.image
+        raise OutsideError(f"the image {image.name if image else ''} has no Python {wanted}", f"container: python:{wanted or '3'}")
 
     def before(
         self, text: str, following: tuple[Step, ...], evaluate: Evaluator, env: Mapping[str, str], title: str, deadline: float, needed: bool = False
@@ -66,6 +83,8 @@ class Pythons:
         """Lend an environment if this step is the first that needs one; return what remains of its script, None for all of it."""
         if following and id(following[0]) in self.left:
             return Rest(self.left.pop(id(following[0])))
+        if self.steps.sandbox.layers is not None:
+            return None  # the image has its own
         if self.is_lent or not (needed or may_use_python((text,))):
             return None
         from trunkline.execution import environments

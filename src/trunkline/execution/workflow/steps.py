@@ -15,7 +15,7 @@ from trunkline.execution import artifacts
 from trunkline.execution.trace import BOLD, CYAN, GREEN, RED, RESET
 from trunkline.execution.workflow import files
 from trunkline.execution.workflow.desk import Desk, add_to_store
-from trunkline.execution.workflow.frames import Evaluator, Frame
+from trunkline.execution.workflow.frames import Evaluator, Frame, evaluate_with
 from trunkline.execution.workflow.pythons import Pythons
 from trunkline.execution.workflow.speech import AMBER, Notes, Speech
 from trunkline.kit import trees
@@ -103,7 +103,8 @@ class Steps:
         env = {n: v for n, v in self.worker.environment(self.sandbox).items() if not n.startswith(("CI_", "GITLAB_")) or n in own}
         about = (self.task.contexts or {}).get("trunkline")
         proofs = about.get("proofs") if isinstance(about, dict) else None
-        return {**env, **(proofs or {}), "CI": "true", "GITHUB_ACTIONS": "true", "HOME": self.sandbox.home}
+        own_of_image = dict(self.job.image.env) if self.job.image is not None else {}
+        return {**env, **(proofs or {}), "CI": "true", "GITHUB_ACTIONS": "true", "HOME": self.sandbox.home, **own_of_image}
 
     def _contexts(self) -> dict[str, Any]:
         given: dict[str, Any] = dict(self.task.contexts or {})
@@ -155,6 +156,11 @@ class Steps:
         """Run all steps, then what is to be done at the end."""
         try:
             self._job_env()
+            if self.sandbox.layers is not None:
+                with self.trace.section("prepare_container", "Starting the containers"):
+                    self.sandbox.layers.start(self.base)
+            if self.job.services:
+                self.frame.contexts = {**self.frame.contexts, "job": {**self.frame.contexts["job"], "services": self.sandbox.beside()}}
             self.steps(self.w.steps, self.frame)
         except ExpressionMistake as mistake:
             self._fail(self.frame, f"the job's own settings can't be read: {mistake}")
@@ -258,18 +264,25 @@ class Steps:
 
     def execute(self, command: str, env: Mapping[str, str], title: str, deadline: float, said: dict[str, Any]) -> tuple[int, bool]:
         """Run a bash script and listen to what it says; what it says to its runner by commands goes into `said`."""
-        sink = Speech(self.trace, self.notes, self.matchers, self.sandbox.project_dir, title)
-        sink.allows_old = env.get("ACTIONS_ALLOW_UNSECURE_COMMANDS", "").lower() == "true"
+        sink = self._speech(title, env)
         cancel = None if self.worker.cancel.turned else self.worker.cancel
         ended = self.sandbox.run(command, env, sink, cancel, deadline, lingering=self.lingers)
+        self._heard(sink, said)
+        if ended.timed_out and time.monotonic() >= self.deadline:
+            self.timed_out = True
+        return ended.exit_code, ended.timed_out
+
+    def _speech(self, title: str, env: Mapping[str, str]) -> Speech:
+        sink = Speech(self.trace, self.notes, self.matchers, self.sandbox.project_dir, title)
+        sink.allows_old = env.get("ACTIONS_ALLOW_UNSECURE_COMMANDS", "").lower() == "true"
+        return sink
+
+    def _heard(self, sink: Speech, said: dict[str, Any]) -> None:
         sink.close()
         said.setdefault("outputs", {}).update(sink.outputs)
         said.setdefault("state", {}).update(sink.state)
         self.env |= sink.env
         self.paths = [*sink.paths, *self.paths]
-        if ended.timed_out and time.monotonic() >= self.deadline:
-            self.timed_out = True
-        return ended.exit_code, ended.timed_out
 
     def _take_channels(self, number: str, about: dict[str, Any], state: dict[str, str]) -> None:
         """Read what a step wrote into its environment files."""
@@ -343,7 +356,7 @@ class Steps:
             raise StepFailed(f"there is no shell {shell!r}; {', '.join(s for s in _SHELLS if s)}, or a command with {{0}}")
         program = template.split()[0]
         found = shutil.which(program, path=os.pathsep.join([*self.paths, self.base.get("PATH", "")]))
-        if found is None:
+        if found is None and self.sandbox.layers is None:
             raise StepFailed(f"the shell {program} is not on this machine")
         ending = {"python": ".py", "pwsh": ".ps1", "powershell": ".ps1"}.get(shell, ".sh")
         if ending == ".ps1":
@@ -361,7 +374,8 @@ class Steps:
     ) -> Done:  # fmt: skip
         given = evaluate.pairs(step.inputs)
         if step.uses.startswith("docker://"):
-            raise StepFailed(f"{step.uses} needs the docker executor, which does not exist yet")
+            image = ActionMetadata(step.uses, "docker", image=step.uses)
+            return self._docker(image, "", step, frame, env, given, evaluate, number, title, about, deadline)
         if not step.uses.startswith(("./", "../")):
             name, _, ref = step.uses.partition("@")
             native = self.shop.action(name.lower())
@@ -376,7 +390,23 @@ class Steps:
             return self._composite(action, folder, step, frame, env, inputs, about)
         if action.using == "node":
             return self._javascript(action, folder, step, frame, env, inputs, number, title, about, deadline)
-        raise StepFailed(f"{step.uses} is a Docker action: it needs the docker executor, which does not exist yet")
+        return self._docker(action, folder, step, frame, env, inputs, evaluate, number, title, about, deadline)
+
+    def _docker(
+        self, action: ActionMetadata, folder: str, step: Step, frame: Frame, env: dict[str, str], inputs: dict[str, str], evaluate: Evaluator, number: str,
+        title: str, about: dict[str, Any], deadline: float,
+    ) -> Done:  # fmt: skip
+        from trunkline.execution.workflow.containers import run_action
+
+        about_it = evaluate_with(evaluate, "inputs", inputs)
+        sink = self._speech(title, env)
+        whole = {**self.environment(frame, env, number), **_of_action(step)}
+        code, timed_out = run_action(self, action, folder, step.uses, about_it, whole, inputs, sink, deadline)
+        said: dict[str, Any] = {}
+        self._heard(sink, said)
+        about["outputs"] = {**about["outputs"], **said["outputs"]}
+        self._take_channels(number, about, said["state"])
+        return Done("it ran too long", True) if timed_out else Done(f"exit code {code}") if code else Done()
 
     def _fetched(self, name: str, ref: str) -> str:
         """Return the folder of a remote action, as the job sees it."""
@@ -403,7 +433,7 @@ class Steps:
             except (FileNotFoundError, NotADirectoryError):
                 continue
         if os.path.exists(os.path.join(folder, "Dockerfile")):
-            raise StepFailed(f"{uses} is a Docker action: it needs the docker executor, which does not exist yet")
+            return ActionMetadata(uses, "docker", image="Dockerfile")
         hint = "; a checkout step must come before it" if uses.startswith("./") and not os.listdir(self.sandbox.project_dir) else ""
         raise StepFailed(f"there is no action at {uses}: no action.yml{hint}")
 
@@ -449,7 +479,14 @@ class Steps:
         self, action: ActionMetadata, folder: str, step: Step, frame: Frame, env: dict[str, str], inputs: dict[str, str], number: str, title: str,
         about: dict[str, Any], deadline: float,
     ) -> Done:  # fmt: skip
-        node = shutil.which("node", path=os.pathsep.join([*self.paths, self.base.get("PATH", "")])) or shutil.which("node")
+        node: str | None
+        if self.sandbox.layers is not None:
+            has_node = self.sandbox.run("command -v node >/dev/null\n", self.environment(frame, env, number), lambda _: None)
+            if has_node.exit_code:
+                raise StepFailed("it is a JavaScript action, and the image of the container has no node")
+            node = "node"
+        else:
+            node = shutil.which("node", path=os.pathsep.join([*self.paths, self.base.get("PATH", "")])) or shutil.which("node")
         if node is None:
             raise StepFailed("it is a JavaScript action, and there is no node on this machine (install Node.js 20 or later)")
         state: dict[str, str] = {}

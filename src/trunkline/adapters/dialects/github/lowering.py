@@ -1,6 +1,7 @@
 """A checked workflow -> jobs. Calls of other workflows become the jobs of those, behind the id of the job that calls."""
 
 import json
+import shlex
 from collections.abc import Mapping
 
 from trunkline.adapters.dialects.github.workflow import Workflow
@@ -255,11 +256,39 @@ class Lowerer:
             calls=calls,
         )
         at = _place(document, id_)
-        services = tuple(
-            Service(text_of(_get(item, "image")) or text_of(item), place(item), name) for name, item in _items(_get(node, "services"))
-        )
-        image = Image(w.container, place(container)) if container is not None and w.container else None
+        services = tuple(_service(name, item) for name, item in _items(_get(node, "services")))
+        image = None
+        if container is not None and w.container:
+            image = Image(w.container, place(container), env=pairs_of(_get(container, "env")), volumes=_texts(_get(container, "volumes")),
+                          options=text_of(_get(container, "options")), login=_login(container))  # fmt: skip
         return Job(key, STAGE, at, needs=_needs(w), image=image, services=services, artifacts=_artifacts(w), workflow=w, group=key)
+
+
+def _service(name: str, node: Node) -> Service:
+    entrypoint, command = _get(node, "entrypoint"), _get(node, "command")
+    return Service(
+        text_of(_get(node, "image")) if isinstance(node.value, dict) else text_of(node),
+        place(node),
+        name,
+        _words(entrypoint) if entrypoint is not None else None,
+        _words(command) if command is not None else None,
+        env=pairs_of(_get(node, "env")),
+        volumes=_texts(_get(node, "volumes")),
+        options=text_of(_get(node, "options")),
+        login=_login(node),
+        ports=_texts(_get(node, "ports")),
+    )
+
+
+def _words(node: Node) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text_of(node)))
+    except ValueError:
+        return (text_of(node),)
+
+
+def _login(node: Node) -> tuple[str, str]:
+    return text_of(_get(node, "credentials", "username")), text_of(_get(node, "credentials", "password"))
 
 
 def _place(document: Document, id_: str) -> Place:
@@ -324,6 +353,10 @@ def action_of(root: Node, using: str) -> ActionMetadata:
         main=said("runs", "main"),
         pre=said("runs", "pre"),
         post=said("runs", "post"),
+        image=said("runs", "image"),
+        entrypoint=said("runs", "entrypoint"),
+        arguments=_texts(_get(root, "runs", "args")),
+        env=pairs_of(_get(root, "runs", "env")),
         pre_if=said("runs", "pre-if"),
         post_if=said("runs", "post-if"),
     )
