@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -135,3 +136,38 @@ def _clear(rules: list[list[str]]) -> None:
     for table, name, chain, *rest in rules:
         while subprocess.run(["iptables", table, name, "-D", chain, *rest], capture_output=True, check=False).returncode == 0:
             pass
+
+
+@contextlib.contextmanager
+def podman() -> Iterator[str]:
+    """Run Podman's service with storage of its own; yield the address of its socket. Skips where it can't be run."""
+    for program in ("podman", "runc"):
+        if shutil.which(program) is None:
+            pytest.skip(f"there is no {program} on this machine: apt install {program}")
+    if os.geteuid() != 0:
+        pytest.skip("only root can run an engine for the tests")
+    folder = Path(tempfile.mkdtemp(prefix="trunkline-podman-", dir="/var/tmp"))
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
+    most = [min(n, 4096) if n > 0 else 4096 for n in (files, processes)]
+    (folder / "containers.conf").write_text(
+        f'[containers]\ndefault_ulimits = ["nofile={most[0]}:{most[0]}", "nproc={most[1]}:{most[1]}"]\n[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
+    )
+    (folder / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n')
+    env = {**os.environ, "CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
+    address = f"unix://{folder}/podman.sock"
+    with (folder / "log").open("wb") as log:
+        running = subprocess.Popen(["podman", "system", "service", "-t", "0", address], env=env, stdout=log, stderr=log)
+    try:
+        for _ in range(100):
+            if running.poll() is not None:
+                pytest.skip(f"podman does not run on this machine: {(folder / 'log').read_text()[-600:]}")
+            if (folder / "podman.sock").exists():
+                break
+            time.sleep(0.1)
+        yield address
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.wait(30)
+        subprocess.run(["podman", "system", "reset", "--force"], env=env, capture_output=True, check=False)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -53,6 +53,35 @@ class TestBusybox(ExecutorContract):
         return DockerExecutor(engine, "tests", Rules(images["alpine"]))
 
 
+@pytest.fixture(scope="module")
+def podman() -> Iterator[str]:
+    from tests.e2e import engine, images
+
+    with engine.podman() as address:
+        images.debian(address)
+        images.postgres(address)
+        yield address
+
+
+class TestPodman(ExecutorContract):
+    """The contract, with Podman."""
+
+    @pytest.fixture
+    def executor(self, podman: str) -> Iterator[DockerExecutor]:
+        made = Docker(podman)
+        yield DockerExecutor(made, "tests", Rules("debian:12"))
+        made.close()
+
+    def test_services_have_their_names(self, executor: DockerExecutor, workspace: str) -> None:
+        out: list[bytes] = []
+        order = Order("job", workspace, services=(Service("postgres:13", HERE, alias="db"),), shared={"POSTGRES_PASSWORD": "secret"})
+
+        with executor.open(order) as sandbox:
+            sandbox.run("(exec 3<>/dev/tcp/db/5432) && echo reached", {}, out.append)
+
+        assert b"".join(out) == b"reached\n"
+
+
 class Job:
     """One sandbox after the other, as a test wants them."""
 

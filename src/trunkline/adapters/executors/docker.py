@@ -365,6 +365,8 @@ class DockerSandbox:
             "HostConfig": {"Binds": binds, "AutoRemove": True, "Privileged": self.executor.rules.is_privileged(expand(self.wanted.name, self.order.values)),
                            "NetworkMode": self.network or "default", **self.executor.limits},
         }  # fmt: skip
+        if self.services is not None:
+            found["HostConfig"]["ExtraHosts"] = self.services.hosts()
         for name in self.wanted.volumes:
             options.volume(found, name)
         options.apply(self.wanted.options, found, f"image {self.base}")

@@ -44,6 +44,7 @@ class Running:
     is_told: bool = False
     is_kept: bool = False
     alias: str = ""
+    names: tuple[str, ...] = ()
 
 
 class Services:
@@ -78,7 +79,17 @@ class Services:
             ports = tuple(int(p.partition("/")[0]) for p in settings.get("ExposedPorts") or {} if not p.endswith("/udp"))
             check = description.get("Healthcheck") or settings.get("Healthcheck") or {}
             has_check = bool(check.get("Test")) and check["Test"] != ["NONE"]
-            self.running.append(Running(name, container, ports, has_check, nested.is_engine(name), alias=service.alias or names[0]))
+            self.running.append(
+                Running(
+                    name,
+                    container,
+                    ports,
+                    has_check,
+                    nested.is_engine(name),
+                    alias=service.alias or next(iter(names), name),
+                    names=tuple(names),
+                )
+            )
             self.engine.start(container)
             self.say(f"Service {name} is {' and '.join(names) or 'started'}")
 
@@ -108,6 +119,15 @@ class Services:
             state = self.engine.container(running.container)["NetworkSettings"]
             ports = {port.partition("/")[0]: bound[0]["HostPort"] for port, bound in (state.get("Ports") or {}).items() if bound}
             found[running.alias] = {"id": running.container, "network": self.network, "ports": ports}
+        return found
+
+    def hosts(self) -> list[str]:
+        """Return NAME:ADDRESS of all names, for an engine whose networks know no names (Podman without its DNS plugin)."""
+        found = []
+        for running in self.running:
+            networks = self.engine.container(running.container)["NetworkSettings"]["Networks"]
+            address = next((n.get("IPAddress") for n in networks.values() if n.get("IPAddress")), "")
+            found += [f"{name}:{address}" for name in running.names if address]
         return found
 
     def _deployment(self) -> str:
