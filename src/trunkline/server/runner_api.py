@@ -168,6 +168,8 @@ class _Api:
             try:
                 while True:
                     value = self.fleet.value
+                    if await request.is_disconnected():  # a job that is handed to nobody is lost for minutes
+                        return Response(status_code=204)
                     if seen != value:
                         runner = self.fleet.runners.get(runner.id, runner)
                         found = await asyncio.to_thread(self._take, runner, manager)
@@ -175,7 +177,7 @@ class _Api:
                             return JSONResponse(found, 201)
                     seen = value
                     left = until - time.monotonic()
-                    if left <= 0 or runner.is_paused or await request.is_disconnected():
+                    if left <= 0 or runner.is_paused:
                         return Response(status_code=204, headers={"X-GitLab-Last-Update": value})
                     try:
                         if self.fleet.value == value and await asyncio.wait_for(listener.get(), min(left, 5.0)) is None:
