@@ -144,6 +144,9 @@ class Run:
 
     def job_by_id(self, number: int) -> JobRun:
         """Return the job of that id; raises KeyError."""
+        at = number - self.jobs[0].id if self.jobs else -1  # jobs of a run are numbered one after the other, unless some came late
+        if 0 <= at < len(self.jobs) and self.jobs[at].id == number:
+            return self.jobs[at]
         for job in self.jobs:
             if job.id == number:
                 return job

@@ -61,7 +61,7 @@ class Assigner:
 
     def is_protected(self, run: Run) -> bool:
         """Say whether a run is of a protected ref: what decides over caches, runners and proofs."""
-        project = self.line.store.read(lambda tx: tx.find_project(run.project))
+        project = self.line.project(run.project)
         return run.event.is_protected(project.default_branch if project is not None else "")
 
     def far_variables(self, run: Run, job: JobRun, secret: str) -> tuple[Variable, ...]:
@@ -88,7 +88,7 @@ class Assigner:
         ]
         found += self.registry(run.project, secret)
         if job.job.id_tokens:
-            project = self.line.store.read(lambda tx: tx.find_project(run.project))
+            project = self.line.project(run.project)
             facts = event_variables(run.event, run.project, project.default_branch if project else "", self.line.url)
             claims = claims_of(run, job, {**known, **facts}, project)
             seconds = job.job.timeout or self.line.job_timeout
@@ -98,7 +98,7 @@ class Assigner:
         return tuple(found)
 
     def _variables(self, run: Run, job: JobRun, proofs: tuple[Variable, ...] = ()) -> tuple[Variable, ...]:
-        project = self.line.store.read(lambda tx: tx.find_project(run.project))
+        project = self.line.project(run.project)
         default_branch = project.default_branch if project else "main"
         inputs = artifact_sources(run, job)
         known = event_variables(run.event, run.project, default_branch, self.line.url)

@@ -137,7 +137,7 @@ class Downstream:
                 run, job, values, lambda name, path: trees.read_below(self.line.artifact_path(run.id, run.job(name).id), path)
             )
         self._check_depth(run, project, event)
-        found = self.line.store.read(lambda tx: tx.find_project(project))
+        found = self.line.project(project)
         assert found is not None
 
         def link(tx: Transaction, child: Run) -> None:

@@ -4,6 +4,7 @@ runners put before each line taken out (they go into the index). Source: the run
 
 import os
 import re
+import shutil
 import threading
 import time
 import zlib
@@ -14,26 +15,64 @@ from trunkline.kit import patterns
 
 MOST = 512 << 20  # bytes of one log
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) [0-9a-f]{2}[OE]([ +])")
+_MARK, _LONGEST = 16, 1 << 20  # bytes: of what tells that a log differs, of a line that is not complete
+_TIMED = re.compile(rb"Z [0-9a-f]{2}[OE][ +]")  # what no line with a time is without; quick to look for
+_JOINS = re.compile(rb"Z [0-9a-f]{2}[OE]\+")  # perhaps a line that goes on with the one before
+_STAMPS = re.compile(rb"\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z [0-9a-f]{2}[OE] ")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+class Appended:
+    """A file that grows, held open between writes as long as few others are: opening it each time was most of the work."""
+
+    most, count = 600, 0
+
+    def __init__(self, path: str) -> None:
+        self.path, self.fd = path, -1
+
+    def write(self, data: bytes) -> None:
+        """Append all of it."""
+        fd = self.fd if self.fd >= 0 else os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
+        finally:
+            if self.fd < 0 and Appended.count < self.most:
+                self.fd = fd
+                Appended.count += 1
+            elif self.fd < 0:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Close it until the next write."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            Appended.count -= 1
 
 
 class FarTrace:
     """One attempt's log; may be taken up again by another process. Its methods may be called from any thread."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, is_new: bool = False) -> None:
         self.path, self.sent_path = path, path + ".sent"
+        self.sent, self.show, self.times = Appended(path + ".sent"), Appended(path), Appended(path + ".idx")
         self.lock = threading.Lock()
         os.makedirs(os.path.dirname(path), exist_ok=True)
         self.crc, self.size, self.lines, self.shown = 0, 0, 0, 0
         self.held = b""  # of a line that is not complete
         self.indexed_at = 0
-        if os.path.exists(self.sent_path):
-            self._take_up()
-        else:
-            for old in (path, path + ".idx"):
+        self.is_plain, self.tail = True, b""  # so far what was sent is what people read; its last bytes
+        if is_new:
+            for old in (self.sent_path, path, path + ".idx"):
                 if os.path.exists(old):
                     os.unlink(old)
+        elif os.path.exists(self.sent_path):
+            self.is_plain = False
+            self._take_up()
+        elif os.path.exists(path):
+            self._count()
 
     def _take_up(self) -> None:
         """Make what people read anew from what was sent."""
@@ -45,21 +84,54 @@ class FarTrace:
                 self.crc, self.size = zlib.crc32(piece, self.crc), self.size + len(piece)
                 self._show(piece)
 
+    def _count(self) -> None:
+        """Count what a plain log holds already."""
+        with open(self.path, "rb") as f:
+            while piece := f.read(1 << 20):
+                self.crc, self.size = zlib.crc32(piece, self.crc), self.size + len(piece)
+                self.shown, self.lines, self.tail = self.size, self.lines + piece.count(b"\n"), piece[-_MARK:]
+
+    def _part(self) -> None:
+        """From here on what was sent and what people read differ: keep the former beside it."""
+        self.is_plain = False
+        if not self.size:
+            return
+        self.show.close()
+        shutil.copyfile(self.path, self.sent_path)
+        with open(self.path, "rb+") as f:  # a line that is not complete waits, as it will from now on
+            end = f.seek(0, os.SEEK_END)
+            f.seek(max(0, end - _LONGEST))
+            last = f.read()
+            self.held = last[last.rfind(b"\n") + 1 :]
+            f.truncate(end - len(self.held))
+            self.shown = end - len(self.held)
+
     def append(self, start: int, data: bytes) -> bool:
         """Append what begins at `start`; False, and nothing is taken, where that is not where the log ends."""
         with self.lock:
             if start != self.size:
                 return False
+            if data and self.is_plain and _differs(self.tail + data):
+                self._part()
             if data:
-                with open(self.sent_path, "ab") as f:
-                    f.write(data)
                 self.crc, self.size = zlib.crc32(data, self.crc), self.size + len(data)
+            if data and self.is_plain:
+                self._write(data, 0)
+                self.tail = data[-_MARK:]
+            elif data:
+                self.sent.write(data)
                 self._show(data)
             return True
 
     def _show(self, data: bytes) -> None:
         """Append to what people read: whole lines, and as much of the last as can't be the beginning of a time."""
-        *lines, rest = (self.held + data).split(b"\n")
+        whole = self.held + data if self.held else data
+        cut = whole.rfind(b"\n") + 1
+        if not _JOINS.search(whole):
+            self.held = whole[cut:]
+            self._write(*_cleaned(whole[:cut]))
+            return
+        *lines, rest = whole.split(b"\n")
         out, at = [], 0
         for line in lines:
             match = _STAMP.match(line)
@@ -71,10 +143,11 @@ class FarTrace:
                 out = self._joined(out)
             out.append(_plain(line[match.end() :]) + b"\n")
         self.held = rest
-        text = b"".join(out)
+        self._write(b"".join(out), at)
+
+    def _write(self, text: bytes, at: int) -> None:
         if text:
-            with open(self.path, "ab") as f:
-                f.write(text)
+            self.show.write(text)
             self._index(at or time.time_ns() // 1_000_000)
             self.shown += len(text)
             self.lines += text.count(b"\n")
@@ -91,9 +164,13 @@ class FarTrace:
 
     def _index(self, at: int) -> None:
         if at != self.indexed_at:
-            with open(self.path + ".idx", "ab") as f:
-                f.write(ENTRY.pack(self.shown, self.lines, at))
+            self.times.write(ENTRY.pack(self.shown, self.lines, at))
             self.indexed_at = at
+
+    def rest(self) -> None:
+        """Close the files; they open again when there is more."""
+        for file in (self.sent, self.show, self.times):
+            file.close()
 
     def checksum(self) -> str:
         """Return the CRC-32 of what was sent, as runners write it."""
@@ -102,10 +179,12 @@ class FarTrace:
     def restart(self) -> None:
         """Forget everything: the runner sends it once more."""
         with self.lock:
+            self.rest()
             for old in (self.sent_path, self.path, self.path + ".idx"):
                 if os.path.exists(old):
                     os.unlink(old)
             self.crc, self.size, self.lines, self.shown, self.held, self.indexed_at = 0, 0, 0, 0, b"", 0
+            self.is_plain, self.tail = True, b""
 
     def say(self, text: str) -> None:
         """Append a line of our own to what people read."""
@@ -139,8 +218,27 @@ class FarTrace:
     def close(self) -> None:
         """End the log: what was sent is not needed any more."""
         self._flush()
+        with self.lock:
+            self.rest()
         if os.path.exists(self.sent_path):
             os.unlink(self.sent_path)
+
+
+def _differs(data: bytes) -> bool:
+    """Say whether there is something in it that people do not read. (One expression for both would be six times slower.)"""
+    return _TIMED.search(data) is not None or b"\x1b[0Ksection_" in data
+
+
+def _cleaned(text: bytes) -> tuple[bytes, int]:
+    """Return whole lines without times and what stands before the marks of sections, and the last time (0 for none)."""
+    at = 0
+    if _TIMED.search(text):
+        last = _STAMP.match(text, text.rfind(b"\n", 0, -1) + 1)
+        at = _milliseconds(last[1]) if last is not None else 0
+        text = _STAMPS.sub(b"\n", b"\n" + text)[1:]
+    if text.startswith(b"\x1b[0Ksection_"):
+        text = text[4:]
+    return text.replace(b"\n\x1b[0Ksection_", b"\nsection_"), at
 
 
 def _plain(line: bytes) -> bytes:

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -67,6 +67,8 @@ class Fleet:
         self.heard: dict[int, float] = {}  # by job: when its machine said something last
         self.traces: dict[int, FarTrace] = {}
         self.dotenv: dict[int, tuple[tuple[str, str], ...]] = {}  # by job: what it has uploaded
+        self.referred: set[int] = set()  # runs whose commit has a ref of its own
+        self.first: dict[int, int] = {}  # by run: before this place no job was queued when it was looked for last
         self.turn = 0  # grows whenever there may be something new to take
         self.boot = os.urandom(4).hex()
 
@@ -91,7 +93,7 @@ class Fleet:
         made = self.store.write(lambda tx: tx.add_document(new))
         with self.lock:
             self.runners[made.id] = made
-        self.changed()
+        self.registered()
         return made, secret
 
     def runner(self, token: str) -> Runner:
@@ -115,7 +117,7 @@ class Fleet:
         self.store.write(lambda tx: tx.save_document(runner))
         with self.lock:
             self.runners[runner.id] = runner
-        self.changed()
+        self.registered()
         return runner
 
     def remove(self, number: int) -> None:
@@ -126,6 +128,7 @@ class Fleet:
         self.store.write(lambda tx: tx.remove_document(found))
         with self.lock:
             self.runners.pop(number)
+        self.registered()
 
     def rotate(self, number: int, seconds: float | None = None) -> tuple[Runner, str]:
         """Give a runner a new token; the old one is good for an hour more, since other managers share it."""
@@ -225,6 +228,11 @@ class Fleet:
         )
         return next((name for name, is_needed in needed if is_needed and name not in manager.features), "")
 
+    def registered(self) -> None:
+        """Let everybody look again: which runners there are has changed."""
+        self.line.not_here.clear()
+        self.changed()
+
     def leaves_here(self, run: Run, job: JobRun) -> bool:
         """Say whether this process's own runner takes a job: where there is no fleet all; else untagged ones that it can work."""
         if not self.runners:
@@ -261,8 +269,8 @@ class Fleet:
                 run = self.line.active[run_id]
                 if self.line.workflows.waits(run):
                     continue
-                for queued in run.jobs:
-                    if queued.status is not Status.QUEUED or queued.job.trigger is not None or (queued.waits_until() or 0.0) > now:
+                for queued in self._queued(run):
+                    if queued.job.trigger is not None or (queued.waits_until() or 0.0) > now:
                         continue
                     if (
                         self.fits(runner, run, queued)
@@ -276,6 +284,16 @@ class Fleet:
                     self.line.pump()  # it was skipped, or became several jobs: others may be free now
                     return self.take(runner, manager)
         return None
+
+    def _queued(self, run: Run) -> Iterator[JobRun]:
+        """Return the queued jobs of a run; it begins where the first was found last, since jobs mostly end in their order."""
+        jobs, is_first = run.jobs, True
+        begin = min(self.first.get(run.id, 0), len(jobs))
+        for at in (*range(begin, len(jobs)), *range(begin)):
+            if jobs[at].status is Status.QUEUED:
+                if is_first:
+                    self.first[run.id], is_first = at, False
+                yield jobs[at]
 
     def _hand_out(self, run: Run, queued: JobRun, runner: Runner, manager: Manager, now: float) -> tuple[Run, JobRun, str]:
         secret = self.line.assigner.tokens.issue(run, queued)
@@ -291,7 +309,7 @@ class Fleet:
 
     def _new_trace(self, run_id: int, job: JobRun) -> FarTrace:
         path = self.line.trace_path(run_id, job.id, job.attempt)
-        trace = self.traces[job.id] = FarTrace(path)
+        trace = self.traces[job.id] = FarTrace(path, is_new=True)
         return trace
 
     def trace(self, held: Held) -> FarTrace:
@@ -395,6 +413,9 @@ class Fleet:
 
     def tick(self, now: float) -> None:
         """Queue again what was handed out and never begun; give up what nobody has said anything of for long."""
+        active = self.line.active
+        self.first = {run: at for run, at in list(self.first.items()) if run in active}
+        self.referred = {run for run in list(self.referred) if run in active}
         for key, held in list(self.held.items()):
             job = self.line.run(held.run).job_by_id(held.job)
             silent = now - self.heard.get(held.job, held.since)

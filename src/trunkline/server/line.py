@@ -102,6 +102,8 @@ class Line:
         self.workflows, self.variables = Workflows(self), ProjectVariables(store, Sealer(data))
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
+        self.not_here: dict[int, Run] = {}  # runs, as they were when nothing of them was for this process's own runner
+        self.projects: dict[str, Project] = {}  # those that were looked up
         self.bridging: set[int] = set()  # active runs with jobs that start runs
         self.heights: dict[int, dict[str, int]] = {}  # of active runs, where several jobs waited at once
         self.groups = ResourceGroups(store)
@@ -270,14 +272,16 @@ class Line:
             self.store.write(lambda tx: tx.save_run(before, after, facts, time.time()))
             if after.status.is_final:
                 self.active.pop(run_id, None)
+                self.not_here.pop(run_id, None)
                 self.bridging.discard(run_id)
                 self.heights.pop(run_id, None)
             elif run_id in self.active:
                 self.active[run_id] = after
             else:
                 self._take_up(after)
-            self._publish(before, after)
-            for old, new in zip(before.jobs, after.jobs, strict=True):
+            changed = [(old, new) for old, new in zip(before.jobs, after.jobs, strict=True) if old is not new]
+            self._publish(before, after, [new for _, new in changed])
+            for old, new in changed:
                 if old.status is Status.RUNNING and new.status is Status.CANCELED:
                     if old.worker is not None:
                         self.on_canceled(old)
@@ -299,11 +303,9 @@ class Line:
         self.change(saved.id, lambda run: settle.advance(run, time.time()))
         self.hub.publish(f"run:{saved.id}", {"run": saved.number, "status": saved.status.value, "jobs": len(saved.jobs)})
 
-    def _publish(self, before: Run, after: Run) -> None:
-        known = {j.id: j for j in before.jobs}
-        for job in after.jobs:
-            if known[job.id] is not job:
-                self.hub.publish(f"job:{job.id}", {"job": job.id, "status": job.status.value, "attempt": job.attempt})
+    def _publish(self, before: Run, after: Run, changed: list[JobRun]) -> None:
+        for job in changed:
+            self.hub.publish(f"job:{job.id}", {"job": job.id, "status": job.status.value, "attempt": job.attempt})
         self.hub.publish(f"run:{after.id}", {"run": after.number, "status": after.status.value})
         if after.parent is not None:  # its page shows this one too
             self.hub.publish(f"run:{after.parent.run}", {"run": after.parent.number, "below": after.number, "status": after.status.value})
@@ -327,9 +329,14 @@ class Line:
                 run = self.active.get(run_id)
                 if run is None or self.workflows.waits(run):
                     continue  # it has ended with the one before, or its turn has not come
+                if self.not_here.get(run_id) is run:
+                    continue
                 now = time.time()
-                queued = [j for j in run.jobs if j.status is Status.QUEUED and j.job.trigger is None and (j.waits_until() or 0.0) <= now]
-                queued = [j for j in queued if self.leaves_here(run, j)]
+                queued = [j for j in run.jobs if j.status is Status.QUEUED and j.job.trigger is None and self.leaves_here(run, j)]
+                if not queued:
+                    self.not_here[run_id] = run
+                    continue
+                queued = [j for j in queued if (j.waits_until() or 0.0) <= now]
                 if not queued:
                     continue
                 if len(queued) > 1:
@@ -396,6 +403,7 @@ class Line:
 
     def catch_up(self) -> None:
         """Do what the disk refused: results that could not be saved, pushes without their runs. Cheap when there is nothing."""
+        self.not_here.clear()  # an engine may have come back, a runner gone
         if any(j.when is When.DELAYED for run in list(self.active.values()) for j in run.jobs if j.status is Status.QUEUED):
             self.pump()
         if not self.unsaved and not self.untaken:
@@ -413,7 +421,7 @@ class Line:
 
     def _settle(self, run_id: int, job_id: int, result: JobResult) -> None:
         with self.lock:
-            job = next(j for j in self.run(run_id).jobs if j.id == job_id)
+            job = self.run(run_id).job_by_id(job_id)
             result = self.publisher.publish(self.run(run_id), job, result)
             self._read_reports(run_id, job, result)
             self.settle(run_id, result)
@@ -424,6 +432,15 @@ class Line:
     def local_objects(self, job: JobRun) -> bool:
         """Say whether this process's own runner can't work a job: it asks for a container."""
         return bool(self.pool.objections(job))
+
+    def project(self, path: str) -> Project | None:
+        """Return a project. What is known of one does not change, so it is looked up once."""
+        found = self.projects.get(path)
+        if found is None:
+            found = self.store.read(lambda tx: tx.find_project(path))
+            if found is not None:
+                self.projects[path] = found
+        return found
 
     def settle_far(self, run_id: int, job_id: int, result: JobResult) -> None:
         """Take in what came of a job on a machine of the fleet."""

@@ -36,7 +36,7 @@ def payload(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any
     runner = fleet.find(job.worker.runner)
     variables = line.assigner.far_variables(run, job, secret)
     values = resolve(variables)
-    project = line.store.read(lambda tx: tx.find_project(run.project))
+    project = line.project(run.project)
     timeout = min(t for t in (j.timeout or line.job_timeout, runner.maximum_timeout) if t)
     _keep_commit(fleet, run)
     event = run.event
@@ -104,8 +104,11 @@ def _credentials(values: dict[str, str]) -> list[dict[str, str]]:
 
 def _keep_commit(fleet: "Fleet", run: Run) -> None:
     """Let a ref lead to the run's commit, so that it can be fetched whatever becomes of its branch."""
+    if run.id in fleet.referred:
+        return
     git_dir = fleet.line.repositories.git_dir(run.project)
-    processes.output(["git", f"--git-dir={git_dir}", "update-ref", f"refs/pipelines/{run.id}", run.event.revision.sha])
+    if not processes.output(["git", f"--git-dir={git_dir}", "update-ref", f"refs/pipelines/{run.id}", run.event.revision.sha])[0]:
+        fleet.referred.add(run.id)
 
 
 def _refspecs(run: Run) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -18,6 +19,7 @@ from trunkline.execution import archives, artifacts
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
 from trunkline.model.runners import Runner
 from trunkline.ports.store import User
+from trunkline.server.clerk import Clerk
 from trunkline.server.desk import Desk
 from trunkline.server.fleet import Fleet, Held
 from trunkline.server.payloads import payload
@@ -49,7 +51,7 @@ def routes(desk: Desk, fleet: Fleet, registration_token: str = "") -> list[Route
         Route("/api/v4/runners/router/discovery", api.endpoint(api.discovery)),
         Route("/api/v4/user/runners", api.endpoint(api.create), methods=["POST"]),
         Route("/api/v4/jobs/request", api.request_job, methods=["POST"]),
-        Route("/api/v4/jobs/{id:int}", api.endpoint(api.update), methods=["PUT"]),
+        Route("/api/v4/jobs/{id:int}", api.endpoint(api.update, api.jobs), methods=["PUT"]),
         Route("/api/v4/jobs/{id:int}/trace", api.patch_trace, methods=["PATCH"]),
         Route("/api/v4/jobs/{id:int}/artifacts", api.upload, methods=["POST"]),
         Route("/api/v4/jobs/{id:int}/artifacts", api.endpoint(api.download), methods=["GET"]),
@@ -59,11 +61,16 @@ def routes(desk: Desk, fleet: Fleet, registration_token: str = "") -> list[Route
 class _Api:
     def __init__(self, desk: Desk, fleet: Fleet, registration_token: str) -> None:
         self.desk, self.fleet, self.registration_token = desk, fleet, registration_token
+        self.traces, self.jobs = Clerk("traces"), Clerk("fleet-jobs")
 
-    def endpoint(self, answer: Callable[[Request, dict[str, Any]], Response]) -> Callable[[Request], Awaitable[Response]]:
-        """Return the route of a plain question: its fields are read, the answer is made in a thread."""
+    def endpoint(
+        self, answer: Callable[[Request, dict[str, Any]], Response], clerk: Clerk | None = None
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Return the route of a plain question: its fields are read, the answer is made in a thread, or by a clerk."""
 
         async def asked(request: Request) -> Response:
+            if clerk is not None:
+                return await _told(request, lambda given: clerk.do(lambda: answer(request, given)))
             return await _told(request, lambda given: asyncio.to_thread(answer, request, given))
 
         return asked
@@ -159,11 +166,18 @@ class _Api:
         """Hand out a job; where there is none, hold the request until there may be one."""
 
         async def answer(given: dict[str, Any]) -> Response:
-            runner = await asyncio.to_thread(self.fleet.runner, _token(request, given))
-            manager = await asyncio.to_thread(
-                self.fleet.manager, runner, str(given.get("system_id") or ""), given.get("info") or {}, _address(request)
-            )
             seen, until = str(given.get("last_update") or ""), time.monotonic() + HOLD
+            value = self.fleet.value
+
+            def begin() -> tuple[Any, Any, dict[str, Any] | None]:
+                runner = self.fleet.runner(_token(request, given))
+                manager = self.fleet.manager(runner, str(given.get("system_id") or ""), given.get("info") or {}, _address(request))
+                return runner, manager, self._take(runner, manager) if seen != value else None
+
+            runner, manager, found = await self.jobs.do(begin)
+            if found is not None:
+                return Response(msgspec.json.encode(found), 201, media_type="application/json")
+            seen = value
             listener = self.desk.line.hub.join(["queue"])
             try:
                 while True:
@@ -174,7 +188,7 @@ class _Api:
                         runner = self.fleet.runners.get(runner.id, runner)
                         found = await asyncio.to_thread(self._take, runner, manager)
                         if found is not None:
-                            return JSONResponse(found, 201)
+                            return Response(msgspec.json.encode(found), 201, media_type="application/json")
                     seen = value
                     left = until - time.monotonic()
                     if left <= 0 or runner.is_paused:
@@ -251,18 +265,22 @@ class _Api:
         """Append to a log."""
 
         async def answer(given: dict[str, Any]) -> Response:
-            held = await asyncio.to_thread(self._held, request, given)
             match = _RANGE.fullmatch(request.headers.get("content-range", ""))
             if match is None:
                 raise _Answer(400, "Content-Range is missing")
-            data = await _body(request, MOST_PIECE)
-            trace = self.fleet.trace(held)
-            if trace.size + len(data) > MOST_TRACE:
-                await asyncio.to_thread(self.fleet.finish, held, False, "trace_size_exceeded", None)
-                raise _Answer(403, "the log is too large", Job_Status="failed")
-            taken = await asyncio.to_thread(trace.append, int(match[1]), data)
+            start, data = int(match[1]), await _body(request, MOST_PIECE)
+
+            def take() -> tuple[Held, bool, dict[str, str]]:
+                held = self._held(request, given)
+                trace = self.fleet.trace(held)
+                if trace.size + len(data) > MOST_TRACE:
+                    self.fleet.finish(held, False, "trace_size_exceeded", None)
+                    raise _Answer(403, "the log is too large", Job_Status="failed")
+                taken = trace.append(start, data)
+                return held, taken, {"Job-Status": self.fleet.state(held), "Range": f"0-{trace.size}"}
+
+            held, taken, headers = await self.traces.do(take)
             topic = f"trace:{held.job}"
-            headers = {"Job-Status": self.fleet.state(held), "Range": f"0-{trace.size}"}
             if not taken:
                 return Response(status_code=416, headers=headers)
             interval = WATCHED if topic in self.desk.line.hub.listeners else UNWATCHED

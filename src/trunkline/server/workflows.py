@@ -35,7 +35,7 @@ class Workflows:
         """Return what all expressions of a job's workflow see; raises a TrunklineError where a secret can't be opened."""
         w = job.job.workflow
         assert w is not None
-        project = self.line.store.read(lambda tx: tx.find_project(run.project))
+        project = self.line.project(run.project)
         branch = project.default_branch if project is not None else "main"
         about = About(run.project, branch, self.line.url, run.id, run.number, job.attempt, token=token)
         given = self.line.variables.given(run, branch)
@@ -131,7 +131,7 @@ class Workflows:
 
     def ended(self, run: Run) -> None:
         """Start what waits for the end of a run (`on: workflow_run`), from the default branch, as GitHub does."""
-        project = self.line.store.read(lambda tx: tx.find_project(run.project))
+        project = self.line.project(run.project)
         if not run.workflow or project is None or run.event.name == "workflow_run":
             return
         try:

@@ -4,12 +4,13 @@ The writer takes whatever has been asked for meanwhile into one transaction (eac
 commit: many small writes share one sync, and nobody is told of a state that could still be lost.
 """
 
+import collections
 import importlib.util
-import queue
 import threading
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -471,19 +472,23 @@ class SqlStore:
         url = _with_driver(url)
         self.engine = _engine(url)
         _migrate(self.engine, url)
-        self.asked: queue.SimpleQueue[tuple[Callable[[Transaction], Any], Future[Any]] | None] = queue.SimpleQueue()
-        self.writer = threading.Thread(target=self._write_all, name="store-writer", daemon=True)
-        self.writer.start()
-
-    def submit(self, use: Callable[[Transaction], T]) -> "Future[T]":
-        """Ask for a write; the future is done after the commit."""
-        future: Future[T] = Future()
-        self.asked.put((use, future))
-        return future
+        self.asked: collections.deque[tuple[Callable[[Transaction], Any], Future[Any]]] = collections.deque()
+        self.turn = threading.Lock()
+        self.is_closed = False
 
     def write(self, use: Callable[[Transaction], T]) -> T:
-        """Run a use-case and wait for its commit."""
-        return self.submit(use).result()
+        """Run a use-case and wait for its commit.
+
+        Whoever gets the turn writes what all others have asked for meanwhile, in one transaction: no thread waits for another to wake up.
+        """
+        future: Future[T] = Future()
+        self.asked.append((use, future))
+        with self.turn:
+            while not future.done():
+                if self.is_closed:
+                    raise OutsideError("the server is stopping")
+                self._write_batch([self.asked.popleft() for _ in range(min(len(self.asked), 200))])
+        return future.result()
 
     def read(self, use: Callable[[Transaction], T]) -> T:
         """Run a use-case on a connection of its own."""
@@ -491,19 +496,10 @@ class SqlStore:
             return use(SqlTransaction(connection))
 
     def close(self) -> None:
-        """Write what has been asked for, then stop."""
-        self.asked.put(None)
-        self.writer.join()
+        """Let what is being written end, then stop."""
+        with self.turn:
+            self.is_closed = True
         self.engine.dispose()
-
-    def _write_all(self) -> None:
-        open_ = True
-        while open_:
-            batch = [self.asked.get()]
-            while not self.asked.empty() and len(batch) < 200:
-                batch.append(self.asked.get())
-            open_ = None not in batch
-            self._write_batch([b for b in batch if b is not None])
 
     def _write_batch(self, batch: "list[tuple[Callable[[Transaction], Any], Future[Any]]]") -> None:
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
@@ -511,12 +507,16 @@ class SqlStore:
             with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
                 for use, future in batch:
                     try:
-                        with connection.begin_nested():
+                        with connection.begin_nested() if len(batch) > 1 else nullcontext():  # one alone needs no point to return to
                             done.append((future, use(SqlTransaction(connection)), None))
                     except OperationalError:
                         raise  # a full disk has undone the whole transaction
                     except Exception as problem:  # noqa: BLE001 - it belongs to whoever asked
                         done.append((future, None, problem))
+                        if len(batch) == 1:
+                            raise _UndoneError from None
+        except _UndoneError:
+            pass
         except Exception as problem:  # noqa: BLE001 - nothing was committed: everybody in the batch must know
             told = OutsideError(f"the database could not be written: {str(problem).splitlines()[0]}", "is the disk full?")
             done = [(future, None, told) for _, future in batch]
@@ -525,6 +525,10 @@ class SqlStore:
                 future.set_result(value)
             else:
                 future.set_exception(wrong)
+
+
+class _UndoneError(Exception):
+    """The only use-case of a transaction has failed: nothing of it is kept."""
 
 
 def _with_driver(url: str) -> str:
