@@ -1,11 +1,11 @@
-"""`python3 dev.py bench [NAME...]`: see bench/__init__.py. Names: run scale path plan workflows log artifact files python server switch judges containers."""
+"""`python3 dev.py bench [NAME...]`: see bench/__init__.py. Names: run scale path plan workflows log artifact files python server switch judges containers fleet."""
 
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from bench import containers, fixtures, judges, server, switch
+from bench import containers, fixtures, fleet, judges, server, switch
 from bench.measure import BIN, OURS, peers, ratio, rounds
 
 GCL = "gitlab-ci-local"
@@ -119,9 +119,12 @@ BENCHMARKS = {f.__name__: f for f in (run, scale, path, plan, workflows, log, ar
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all."""
-    unknown = [n for n in names if n not in BENCHMARKS and n not in ("server", "switch", "judges", "containers")]
+    unknown = [n for n in names if n not in BENCHMARKS and n not in ("server", "switch", "judges", "containers", "fleet")]
     if unknown:
-        print(f"no benchmark named {unknown[0]}; there are {', '.join(BENCHMARKS)}, server, switch, judges, containers", file=sys.stderr)
+        print(
+            f"no benchmark named {unknown[0]}; there are {', '.join(BENCHMARKS)}, server, switch, judges, containers, fleet",
+            file=sys.stderr,
+        )
         return 2
     found = peers() if not names or set(names) & set(BENCHMARKS) else {}
     with tempfile.TemporaryDirectory(prefix="trunkline-bench-") as root:
@@ -136,6 +139,8 @@ def main(names: list[str]) -> int:
             judges.main()
         if not names or "containers" in names:
             containers.main(Path(root))
+        if not names or "fleet" in names:
+            fleet.main(Path(root), [])
     return 0
 
 

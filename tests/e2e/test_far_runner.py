@@ -67,9 +67,9 @@ def worker(server: Server, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"
         made.wait(10)
 
 
-def start(server: Server, tmp_path: Path, token: str) -> "subprocess.Popen[bytes]":
+def start(server: Server, tmp_path: Path, token: str, **more: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "trunkline", "runner", "run", "--server", server.url, "--data", str(tmp_path / "elsewhere")]
-    env = {**os.environ, "TRUNKLINE_RUNNER_TOKEN": token}
+    env = {**os.environ, "TRUNKLINE_RUNNER_TOKEN": token, **more}
     with (tmp_path / "elsewhere.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=env)
 
@@ -89,6 +89,39 @@ def test_gitlab_jobs(server: Server, worker: "subprocess.Popen[bytes]", tmp_path
     assert "42" in use
     assert server.request("GET", f"/api/v1/jobs/{run['jobs']['make']['id']}/artifacts/out/x.txt")[1] == b"made\n"
     assert _worked_far(server)[0]["managers"][0]["executor"] == "host"
+
+
+@pytest.mark.real
+def test_jobs_in_containers(server: Server, tmp_path: Path, docker: str, images: dict[str, str]) -> None:
+    _, told, _ = server.request("POST", "/api/v1/runners", {"description": "with an engine", "run_untagged": True})
+    pipeline = """
+box:
+  image: debian:12
+  services: [{name: "postgres:13", alias: db, variables: {POSTGRES_PASSWORD: secret}}]
+  script: ["(exec 3<>/dev/tcp/db/5432) && echo reached", "mkdir out && echo made > out/x"]
+  artifacts: {paths: [out]}
+"""
+    workflow = """
+on: push
+jobs:
+  box: {runs-on: ubuntu-latest, container: "alpine:latest", steps: [{uses: "actions/checkout@v4"}, {run: "busybox | head -n 1; cat a.txt"}]}
+"""
+    running = start(server, tmp_path, json.loads(told)["token"], TRUNKLINE_EXECUTOR="auto", DOCKER_HOST=docker)
+    try:
+        for _ in range(100):
+            if _worked_far(server):
+                break
+            time.sleep(0.1)
+        server.push(project(tmp_path / "one", pipeline), "team/one")
+        server.push(_repository(tmp_path / "two", ci=workflow), "team/two")
+        first, second = (server.until_ended(r["id"], 60) for r in sorted(server.runs(), key=lambda r: r["id"]))
+        assert "reached" in server.trace(first["jobs"]["box"]["id"]), server.trace(first["jobs"]["box"]["id"])
+        assert server.request("GET", f"/api/v1/jobs/{first['jobs']['box']['id']}/artifacts/out/x")[1] == b"made\n"
+        assert "BusyBox" in server.trace(second["jobs"]["box"]["id"]), server.trace(second["jobs"]["box"]["id"])
+        assert _worked_far(server)[0]["managers"][0]["executor"] == "auto"
+    finally:
+        running.kill()
+        running.wait(10)
 
 
 def test_jobs_of_steps(server: Server, worker: "subprocess.Popen[bytes]", tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import http.client
 import io
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -104,7 +105,7 @@ class FarJob:
         output = {"checksum": f"crc32:{zlib.crc32(self.sent):08x}", "bytesize": len(self.sent)}
         return self.put(state, **{"output": output, **more})
 
-    def upload(self, data: bytes, kind: str = "archive", shape: str = "zip", name: str = "artifacts.zip") -> int:
+    def upload(self, data: bytes | mmap.mmap, kind: str = "archive", shape: str = "zip", name: str = "artifacts.zip") -> int:
         """Upload in pieces without a length, as the runner does."""
         border = "borderborderborder"
         head = f'--{border}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'.encode()
@@ -387,6 +388,29 @@ odd: {tags: [far], script: ['true']}
         "plain": "script_failure", "pull": "image_pull_failure", "soft": "script_failure", "again": "runner_system_failure", "odd": "unknown_failure"}  # fmt: skip
     assert (jobs["plain"]["exit_code"], jobs["plain"]["message"]) == (2, "exit code 2")
     assert jobs["soft"]["allowed_to_fail"] or jobs["soft"]["exit_code"] == 7
+
+
+def test_an_upload_of_a_gibibyte_takes_no_memory(server: Server, far: FarRunner, tmp_path: Path) -> None:
+    def memory() -> int:
+        assert server.process is not None
+        lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) >> 10
+
+    push(server, tmp_path / "p", "make: {tags: [far], script: ['true'], artifacts: {paths: [big]}}\n")
+    job = far.begin()
+    assert job.upload(zipped(small="content")) == 201
+    with zipfile.ZipFile(tmp_path / "big.zip", "w") as z, z.open("big", "w", force_zip64=True) as f:
+        for _ in range(1024):
+            f.write(bytes(1 << 20))
+    before = memory()
+    with (tmp_path / "big.zip").open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        assert job.upload(data) == 201
+
+    assert memory() - before < 40, "MiB"
+    assert job.end()[0] == 200
+    listed = server.get(f"/api/v1/jobs/{job.id}/artifacts")
+    assert {"path": "big", "size": 1 << 30} in (listed["artifacts"] if isinstance(listed, dict) else listed)
+    (tmp_path / "big.zip").unlink()
 
 
 def test_artifacts_reports_and_dotenv(server: Server, far: FarRunner, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def _run(server: str, options: argparse.Namespace) -> int:
     shop = Workshop(executor, kept, find_uv, python_of=builtin.python_version)
     shop.action, shop.read_action = builtin.native_action, builtin.read_action
     shop.fetch_action = builtin.action_source(f"{folder}/actions", os.environ.get("TRUNKLINE_ACTIONS", ""))
-    door = far.Door(server, options.runner_token, far.system_id(folder))
+    door = far.Door(server, options.runner_token, far.system_id(folder), executor.name)
 
     def say(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

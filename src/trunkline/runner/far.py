@@ -34,7 +34,7 @@ STEPS = "trunkline_steps"  # the feature that says: this machine works whole job
 FEATURES = (
     STEPS, "trace_reset", "trace_checksum", "trace_size", "cancelable", "cancel_gracefully", "two_phase_job_commit", "artifacts", "upload_multiple_artifacts",
     "upload_raw_artifacts", "cache", "fallback_cache_keys", "refspecs", "masking", "raw_variables", "artifacts_exclude", "multi_build_steps",
-    "return_exit_code", "variables",
+    "return_exit_code", "variables", "image", "services", "service_variables",
 )  # fmt: skip
 HEARTBEAT, INTERVAL, PIECE = 5.0, 3.0, 1 << 20  # seconds, seconds, bytes; a cancel is heard of with a heartbeat
 PATIENCE = 600.0  # seconds for which a server may be away while a job ends
@@ -47,10 +47,10 @@ class Gone(Exception):
 class Door:
     """The server, as the protocol is asked."""
 
-    def __init__(self, url: str, token: str, system_id: str) -> None:
+    def __init__(self, url: str, token: str, system_id: str, executor: str = "host") -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"{url!r} is no address of a server", "for example http://127.0.0.1:8910")
-        self.url, self.token, self.system_id = url.rstrip("/"), token, system_id
+        self.url, self.token, self.system_id, self.executor = url.rstrip("/"), token, system_id, executor
 
     def ask(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, timeout: float = 90.0
@@ -71,7 +71,7 @@ class Door:
     def about(self) -> dict[str, Any]:
         """Return what a runner says of itself."""
         machine = os.uname()
-        info = {"name": "trunkline", "version": __version__, "platform": machine.sysname.lower(), "architecture": machine.machine, "executor": "host",
+        info = {"name": "trunkline", "version": __version__, "platform": machine.sysname.lower(), "architecture": machine.machine, "executor": self.executor,
                 "features": dict.fromkeys(FEATURES, True)}  # fmt: skip
         return {"token": self.token, "system_id": self.system_id, "info": info}
 

@@ -41,7 +41,10 @@ class _Answer(Exception):
 def routes(desk: Desk, fleet: Fleet, registration_token: str = "") -> list[Route]:
     """Return the addresses."""
     api = _Api(desk, fleet, registration_token)
-    return [
+    return [  # what is asked for most first
+        Route("/api/v4/jobs/{id:int}/trace", api.patch_trace, methods=["PATCH"]),
+        Route("/api/v4/jobs/request", api.request_job, methods=["POST"]),
+        Route("/api/v4/jobs/{id:int}", api.endpoint(api.update, api.jobs), methods=["PUT"]),
         Route("/api/v4/runners", api.endpoint(api.register), methods=["POST"]),
         Route("/api/v4/runners", api.endpoint(api.unregister), methods=["DELETE"]),
         Route("/api/v4/runners/verify", api.endpoint(api.verify), methods=["POST"]),
@@ -50,9 +53,6 @@ def routes(desk: Desk, fleet: Fleet, registration_token: str = "") -> list[Route
         Route("/api/v4/runners/{id:int}/reset_authentication_token", api.endpoint(api.rotate_by_id), methods=["POST"]),
         Route("/api/v4/runners/router/discovery", api.endpoint(api.discovery)),
         Route("/api/v4/user/runners", api.endpoint(api.create), methods=["POST"]),
-        Route("/api/v4/jobs/request", api.request_job, methods=["POST"]),
-        Route("/api/v4/jobs/{id:int}", api.endpoint(api.update, api.jobs), methods=["PUT"]),
-        Route("/api/v4/jobs/{id:int}/trace", api.patch_trace, methods=["PATCH"]),
         Route("/api/v4/jobs/{id:int}/artifacts", api.upload, methods=["POST"]),
         Route("/api/v4/jobs/{id:int}/artifacts", api.endpoint(api.download), methods=["GET"]),
     ]
