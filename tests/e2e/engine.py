@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-NAMESPACE = "trunkline-tests"
-OUTSIDE, INSIDE = "10.212.77.1", "10.212.77.2"  # this machine and the engine, as they see each other
+_OWN = os.getpid()
+NAMESPACE, _LINK = f"trunkline-{_OWN}", f"tl{_OWN}"  # of this run alone: others may be under way
+_NET = f"10.{212 + _OWN // 250 % 40}.{1 + _OWN % 250}"
+OUTSIDE, INSIDE = f"{_NET}.1", f"{_NET}.2"  # this machine and the engine, as they see each other
 
 _RUNTIME = """
 import json, os, sys
@@ -82,14 +84,14 @@ def engine(*options: str) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="trunkline-docker-", dir="/var/tmp"))
     route = _run("ip", "-4", "route", "show", "default").split()
     packet = Path(f"/sys/class/net/{route[route.index('dev') + 1]}/mtu").read_text().strip() if "dev" in route else "1500"
-    rules = [["-t", "nat", "POSTROUTING", "-s", f"{OUTSIDE}/24", "!", "-o", "trunkline0", "-j", "MASQUERADE"], ["-t", "filter", "FORWARD", "-i", "trunkline0", "-j", "ACCEPT"],
-             ["-t", "filter", "FORWARD", "-o", "trunkline0", "-j", "ACCEPT"]]  # fmt: skip
-    _clear(rules)
+    rules = [["-t", "nat", "POSTROUTING", "-s", f"{OUTSIDE}/24", "!", "-o", _LINK, "-j", "MASQUERADE"], ["-t", "filter", "FORWARD", "-i", _LINK, "-j", "ACCEPT"],
+             ["-t", "filter", "FORWARD", "-o", _LINK, "-j", "ACCEPT"]]  # fmt: skip
+    _sweep()
     _run("ip", "netns", "add", NAMESPACE)
     try:
-        _run("ip", "link", "add", "trunkline0", "type", "veth", "peer", "name", "eth0", "netns", NAMESPACE)
-        _run("ip", "addr", "add", f"{OUTSIDE}/24", "dev", "trunkline0")
-        _run("ip", "link", "set", "trunkline0", "mtu", packet, "up")
+        _run("ip", "link", "add", _LINK, "type", "veth", "peer", "name", "eth0", "netns", NAMESPACE)
+        _run("ip", "addr", "add", f"{OUTSIDE}/24", "dev", _LINK)
+        _run("ip", "link", "set", _LINK, "mtu", packet, "up")
         for words in (["addr", "add", f"{INSIDE}/24", "dev", "eth0"], ["link", "set", "eth0", "mtu", packet, "up"], ["link", "set", "lo", "up"],
                       ["route", "add", "default", "via", OUTSIDE]):  # fmt: skip
             _run("ip", "-n", NAMESPACE, *words)
@@ -129,9 +131,18 @@ def engine(*options: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _sweep() -> None:
+    """Remove the networks of runs that were killed."""
+    for name in _run("ip", "netns", "list").split():
+        pid = name.removeprefix("trunkline-")
+        if name.startswith("trunkline-") and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            subprocess.run(["ip", "link", "del", f"tl{pid}"], capture_output=True, check=False)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
 def _clear(rules: list[list[str]]) -> None:
-    """Remove what this, or a run of it that was killed, has made."""
-    subprocess.run(["ip", "link", "del", "trunkline0"], capture_output=True, check=False)
+    """Remove what this has made."""
+    subprocess.run(["ip", "link", "del", _LINK], capture_output=True, check=False)
     subprocess.run(["ip", "netns", "del", NAMESPACE], capture_output=True, check=False)
     for table, name, chain, *rest in rules:
         while subprocess.run(["iptables", table, name, "-D", chain, *rest], capture_output=True, check=False).returncode == 0:

@@ -16,6 +16,7 @@ from tests.e2e.conftest import Server, project
 from tests.e2e.engine import INSIDE, OUTSIDE
 
 from trunkline.adapters.containers.docker import Docker
+from trunkline.kit import supervisor
 
 pytestmark = pytest.mark.real
 
@@ -188,6 +189,43 @@ ask:
     told = [line for line in server.trace(ended["jobs"]["ask"]["id"]).splitlines() if line.startswith("may")]
     granted = [{a["name"]: a["actions"] for a in json.loads(line[4:].replace("'", '"'))} for line in told]
     assert granted == [{"team/one": ["pull", "push"]}, {"team/one/tool": ["pull", "push"]}, {}, {}, {}]
+
+
+def test_an_image_of_the_registry_is_deployed_by_its_digest(
+    server: Server, tmp_path: Path, docker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.stop()
+    monkeypatch.setenv("TRUNKLINE_DOCKER_ADDRESS", INSIDE)
+    server.start("--host", OUTSIDE, "--url", server.url)
+    folder = project(tmp_path / "one", "job: {script: ['true']}\n")
+    spec = {"target": "docker", "container_port": 8744, "port": 20400, "image": "$CI_REGISTRY_IMAGE/tool:1", "command": "httpd -f -p 8744 -h /etc",
+            "health": {"path": "/passwd", "passes": 1}, "strategy": {"kind": "recreate"}}  # fmt: skip
+    (folder / "delivery.yml").write_text(json.dumps({"environments": {"production": spec}}))
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "deliver")
+    server.push(folder, "team/one")
+    host, mine = server.url.removeprefix("http://"), tmp_path / "mine"
+    assert _docker(docker, "login", "-u", "admin", "--password-stdin", host, given=server.token, folder=mine).returncode == 0
+    _docker(docker, "tag", "alpine:latest", f"{host}/team/one/tool:1")
+    assert _docker(docker, "push", f"{host}/team/one/tool:1", folder=mine).returncode == 0
+    _docker(docker, "rmi", f"{host}/team/one/tool:1")
+
+    status, told, _ = server.request("POST", "/api/v1/projects/team/one/environments/production/deploy", {})
+
+    assert status in (200, 201), told
+    for _ in range(300):
+        state = server.get("/api/v1/projects/team/one/environments")["environments"][0]
+        if state["rollouts"][0]["status"] in ("promoted", "rolled_back"):
+            break
+        time.sleep(0.1)
+    assert state["rollouts"][0]["status"] == "promoted", state
+    assert "root" in _page("http://127.0.0.1:20400/passwd")
+    assert server.request("POST", "/api/v1/projects/team/one/environments/production/stop", {})[0] in (200, 201)
+    for _ in range(200):
+        if not _docker(docker, "ps", "-aq", "--filter", "label=trunkline.environment").stdout:
+            break
+        time.sleep(0.1)
+    supervisor.stop_below(str(server.data / "delivery"))
 
 
 def test_a_registry_that_is_killed_comes_back(server: Server, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.reading import Mistakes
 
 FILE = "delivery.yml"
-TARGETS, ROUTERS = ("process",), ("haproxy", "envoy", "traefik")
+TARGETS, ROUTERS = ("process", "docker"), ("haproxy", "envoy", "traefik")
 NO_DATA = ("pause", "rollback", "continue")
 SOURCES, OVERLAPS = ("app", "prometheus"), ("supersede", "queue")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*(/\*)?")
@@ -223,7 +223,7 @@ _ANALYSIS: dict[str, Reader] = {
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of delivery.yml, for editors; `read` says more, and better."""
-    environment = _schema_of(_ENVIRONMENT, ("command",))
+    environment = _schema_of(_ENVIRONMENT)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema", "title": FILE, "type": "object", "required": ["environments"],
         "additionalProperties": False, "properties": {"environments": {"type": "object", "additionalProperties": environment}},
@@ -231,6 +231,7 @@ def schema() -> dict[str, Any]:
 
 
 _ENVIRONMENT: dict[str, Reader] = {
+    "image": _TEXT, "container_port": _whole(1, 65535),
     "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _VARIABLES,
     "instances": _whole(1, 64), "memory": _SIZE, "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
     "gates": _part(Gates, _GATES), "strategy": _part(Strategy, _STRATEGY), "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000),
@@ -266,7 +267,15 @@ def read(text: str, file: str = FILE) -> tuple[tuple[EnvironmentSpec, ...], tupl
                 "letters, digits, . _ - and /; review/* is one for each branch",
             )
         one_for_each = name.endswith("/*")
-        for needed, hint in (("command", "what starts one instance; it must listen on 127.0.0.1:$PORT"), ("port", "where people come in")):
+        target = node.value.get("target") if isinstance(node.value, dict) else None
+        in_containers = target is not None and target.value == "docker"
+        starts = ("container_port", "where an instance listens in its container")
+        if not in_containers:
+            starts = ("command", "what starts one instance; it must listen on 127.0.0.1:$PORT")
+        for key in ("image", "container_port") if not in_containers else ("install",):
+            if key in parts:
+                m.error(parts[key], where, f"{where}: `{key}` does not go with target {'docker' if in_containers else 'process'}")
+        for needed, hint in (starts, ("port", "where people come in")):
             if isinstance(node.value, dict) and needed not in parts and not (needed == "port" and one_for_each):
                 m.error(node, where, f"{where} must say `{needed}`", hint)
         if one_for_each and "port" in parts:

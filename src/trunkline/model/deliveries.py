@@ -149,12 +149,15 @@ class EnvironmentSpec:
 
     `memory`: bytes of address space that each process of an instance may have, 0 is no limit; `port` 0: an address is leased; `expire`: what serves
     is stopped after that time, 0 is never; `overlap`: whether a new rollout supersedes one that is under way, or waits in a queue of one;
+    For target docker: `image` (may hold references; "": built of the Dockerfile), `container_port` where instances listen.
     `pattern`: the pattern by which it was made; `metrics`: the path where Prometheus may read each instance.
     """
 
     name: str
-    command: str
+    command: str = ""
     target: str = "process"
+    image: str = ""
+    container_port: int = 0
     router: str = ""
     install: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()

@@ -95,6 +95,10 @@ class ContainerEngine(Protocol):
         """Make an image of what a container has changed."""
         ...
 
+    def stop(self, container: str) -> None:
+        """Ask a container to end, kill it after the time that it was given when it was made, and wait for that; one that is gone is fine."""
+        ...
+
     def remove(self, *containers: str) -> None:
         """Kill and remove containers with their anonymous volumes; those that are gone are fine."""
         ...

@@ -54,6 +54,10 @@ class Cohort:
 class DeployTarget(Protocol):
     """A place where releases run."""
 
+    def prepare(self, folder: str, spec: EnvironmentSpec, release: Release) -> str:
+        """Make what instances of a release are started from, beside its files; return what it is known by, "" for nothing. May take minutes."""
+        ...
+
     def ensure(self, folder: str, spec: EnvironmentSpec, release: Release, count: int) -> None:
         """Start what is missing of the first `count` instances of a release; what runs is left alone."""
         ...

@@ -86,7 +86,12 @@ class House:
             settings.job_timeout,
             settings.include_hosts.replace(",", " ").split(),
         )
-        world = World(builtin.deploy_targets(self.data), builtin.traffic_routers(), builtin.metric_providers(), builder(self.shop))
+        login = (settings.registry_user, settings.registry_password)
+        mark = digest(self.data)[:16]
+        self.registry = Registry(settings.registry, login, self.data, settings.base_url, self.store, {OWNER: mark}, settings.registry_keep)
+        self.line.assigner.registry = self.registry.variables
+        targets = builtin.deploy_targets(settings, self.data, mark, self._image_login, self._image_values)
+        world = World(targets, builtin.traffic_routers(), builtin.metric_providers(), builder(self.shop))
         self.walker = Walker(self.store, self.repositories, self.hub, self.data, world)
         self.deliverer = Deliverer(self.walker)
         self.requests = Requests(self.store, self.line, settings.required_approvals)
@@ -96,14 +101,20 @@ class House:
         self.schedules = Schedules(self.store, self.line)
         self.mirrors = Mirrors(self.store, self.line, self.line.variables.sealer)
         self.line.on_status, self.line.origin, self.line.on_filtered = self.mirrors.tell, self.mirrors.origin, self.mirrors.tell_filtered
-        login = (settings.registry_user, settings.registry_password)
-        mark = {OWNER: digest(self.data)[:16]}
-        self.registry = Registry(settings.registry, login, self.data, settings.base_url, self.store, mark, settings.registry_keep)
-        self.line.assigner.registry = self.registry.variables
         self.fleet = Fleet(self.store, self.line, settings.base_url)
         self.line.has_fleet = lambda: bool(self.fleet.runners)
         self.line.leaves_here, self.line.on_queue, self.line.on_canceled = self.fleet.leaves_here, self.fleet.changed, self.fleet.canceled
         self.desk = Desk(self.line, self.doorkeeper, self.deliverer, self.schedules, self.requests, self.mirrors, self.fleet, self.registry)
+
+    def _image_login(self, image: str, project: str) -> tuple[str, str] | None:
+        """Return user and password for an image that is deployed: what jobs of its project would be given."""
+        if not self.registry.host or not image.startswith(self.registry.host + "/"):
+            return None
+        given = {v.name: v.value for v in self.registry.variables(project, self.line.assigner.tokens.for_pulling(project))}
+        return given["CI_REGISTRY_USER"], given["CI_REGISTRY_PASSWORD"]
+
+    def _image_values(self, project: str) -> dict[str, str]:
+        return {v.name: v.value for v in self.registry.variables(project, "") if v.name in ("CI_REGISTRY", "CI_REGISTRY_IMAGE")}
 
     def _green(self, run: Run) -> None:
         """A run has passed: what waited for it goes on."""

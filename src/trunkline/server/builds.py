@@ -24,14 +24,17 @@ log = structlog.get_logger()
 LIMIT = 1800.0  # seconds
 
 Build = Callable[[str, str, tuple[str, ...], str], str]
+Prepare = Callable[[str, EnvironmentSpec, Release], str]
 
 
 class Releases:
     """Has releases built, beside whoever asks: FOLDER/releases/NUMBER is complete once its manifest is there."""
 
-    def __init__(self, store: Store, repositories: Repositories, build: Build) -> None:
-        """`build` makes, for a project, FOLDER/env for FOLDER/app with install commands and a log, and tells the environment's key."""
-        self.store, self.repositories, self.build = store, repositories, build
+    def __init__(self, store: Store, repositories: Repositories, build: Build, prepare: Prepare) -> None:
+        """`build` makes, for a project, FOLDER/env for FOLDER/app with install commands and a log, and tells the environment's key; `prepare` what else
+        the environment's target needs, and tells what that is known by.
+        """
+        self.store, self.repositories, self.build, self.prepare = store, repositories, build, prepare
         self.told: dict[str, str | None] = {}  # folder of a release -> what went wrong, None while it is built
 
     def folder(self, top: str, release: Release) -> str:
@@ -70,7 +73,10 @@ class Releases:
             if code:
                 raise OutsideError(f"git can't check out {release.sha[:8]}", "is the disk full?")
             trees.remove(f"{folder}/index")
-            key = self.build(release.project, folder, spec.install, f"{folder}/install.log")
+            if spec.target == "process":
+                key = self.build(release.project, folder, spec.install, f"{folder}/install.log")
+            else:
+                key = self.prepare(os.path.dirname(os.path.dirname(folder)), spec, release)
             made = digest(release.sha, key, spec.command)
             manifest = {"project": release.project, "release": release.number, "sha": release.sha, "run": release.run, "author": release.author,
                         "install": list(spec.install), "command": spec.command, "environment": key, "built_at": time.time(), "digest": made}  # fmt: skip

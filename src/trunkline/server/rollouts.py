@@ -102,7 +102,7 @@ class Walker:
         self.store, self.repositories, self.hub, self.root, self.world = store, repositories, hub, f"{data}/delivery", world
         self.lock = threading.RLock()
         self.environments: dict[tuple[str, str], Environment] = {}
-        self.releases = Releases(store, repositories, world.build)
+        self.releases = Releases(store, repositories, world.build, lambda top, spec, r: world.targets[spec.target].prepare(top, spec, r))
         self.refused: dict[str, str] = {}  # folder of a release -> why it can't be started just now
         self.askers = ThreadPoolExecutor(8, "measure")
         self.unsaved: dict[int, Rollout] = {}

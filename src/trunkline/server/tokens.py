@@ -50,6 +50,14 @@ class JobTokens:
             self.known[hashed(secret)] = Bearer(job.id, run.id, run.project, scopes)
         return secret
 
+    def for_pulling(self, project: str) -> str:
+        """Make one with which the server itself fetches images of a project; it belongs to no job, and ends with the server."""
+        secret = token(PREFIX)
+        with self.lock:
+            self.known = {key: b for key, b in self.known.items() if (b.job, b.project) != (-1, project)}
+            self.known[hashed(secret)] = Bearer(-1, 0, project, (("packages", "read"),))
+        return secret
+
     def restore(self, secret_hash: str, run: Run, job: JobRun) -> None:
         """Let a token be good again after a restart."""
         with self.lock:

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from trunkline.model.actions import ActionMetadata
 from trunkline.model.diagnostics import Diagnostic
@@ -86,27 +87,35 @@ def executor(settings: Settings, host: Executor, owner: str) -> Executor:
     return Choice(host, lambda: docker_executor(settings, owner), has_python)
 
 
-def docker_executor(settings: Settings, owner: str) -> Executor:
-    """Return the executor of containers, or what says why there is none."""
+def container_engine(settings: Settings) -> ContainerEngine:
+    """Return what speaks to the machine's container engine; raises OutsideError where there is none, or the module for it."""
     from trunkline.adapters.containers.finding import find_engine
-    from trunkline.adapters.executors.choice import NoContainers
 
     if not find_engine(settings.docker_host):
-        return NoContainers("there is no container engine on this machine", "install docker or podman, or set docker_host")
+        raise OutsideError("there is no container engine on this machine", "install docker or podman, or set docker_host")
     try:
         from trunkline.adapters.containers.docker import Docker
     except ModuleNotFoundError as missing:
-        return NoContainers(f"the module {missing.name} is not installed", "pip install 'trunkline[docker]'")
+        raise OutsideError(f"the module {missing.name} is not installed", "pip install 'trunkline[docker]'") from None
+    if settings.docker_host not in _engines:
+        _engines[settings.docker_host] = Docker(settings.docker_host)
+    return _engines[settings.docker_host]
+
+
+def docker_executor(settings: Settings, owner: str) -> Executor:
+    """Return the executor of containers, or what says why there is none."""
+    from trunkline.adapters.executors.choice import NoContainers
+
+    try:
+        engine = container_engine(settings)
+    except OutsideError as problem:
+        return NoContainers(problem.message, problem.hint)
     from trunkline.adapters.executors.docker import DockerExecutor
     from trunkline.adapters.executors.images import Rules
 
     privileged = tuple(settings.docker_privileged.replace(",", " ").split())
     rules = Rules(settings.docker_image, settings.docker_pull, privileged, settings.docker_mirror)
-    if settings.docker_host not in _engines:
-        _engines[settings.docker_host] = Docker(settings.docker_host)
-    return DockerExecutor(
-        _engines[settings.docker_host], owner, rules, settings.job_memory, settings.job_processes, settings.docker_certificates
-    )
+    return DockerExecutor(engine, owner, rules, settings.job_memory, settings.job_processes, settings.docker_certificates)
 
 
 @lru_cache
@@ -215,11 +224,22 @@ def read_action(file: str, text: str) -> ActionMetadata:
     return metadata(file, text)
 
 
-def deploy_targets(data: str) -> dict[str, DeployTarget]:
-    """Return where releases can run; `data` is the server's folder."""
+def deploy_targets(
+    settings: Settings,
+    data: str,
+    owner: str,
+    login: Callable[[str, str], tuple[str, str] | None],
+    values: Callable[[str], Mapping[str, str]],
+) -> dict[str, DeployTarget]:
+    """Return where releases can run; `data` is the server's folder. `login` and `values` are about images: see DockerTarget."""
+    from trunkline.adapters.containers.finding import find_engine
+    from trunkline.adapters.deploy_targets.docker import DockerTarget
     from trunkline.adapters.deploy_targets.process import ProcessTarget
 
-    return {"process": ProcessTarget(f"{data}/ports.json")}
+    address = urlsplit(find_engine(settings.docker_host))
+    host = settings.docker_address or (address.hostname if address.scheme in ("tcp", "https", "ssh") else "") or "127.0.0.1"
+    ports = f"{data}/ports.json"
+    return {"process": ProcessTarget(ports), "docker": DockerTarget(lambda: container_engine(settings), ports, owner, host, login, values)}
 
 
 def traffic_routers() -> dict[str, TrafficRouter]:

@@ -23,6 +23,7 @@ class Settings:
     `docker_host`: the engine's address (default: DOCKER_HOST, or the socket of Docker or Podman). `docker_image`: for jobs that name none.
     `docker_pull`: always, if-not-present, never, or auto. `docker_privileged`: patterns of images, with commas between, that run with root's powers.
     `docker_certificates`: a file of certificates that jobs in containers shall trust. `docker_mirror`: a mirror of Docker Hub for engines in jobs.
+    `docker_address`: where ports that the engine publishes answer (default: this machine, or where the engine is).
     `registry`: auto (one of this server's own, where docker-registry is installed), none, or the host of another one, with `registry_user` and
     `registry_password` for jobs. `registry_keep`: so many newest tags of each image are kept (0: all).
     `required_approvals`: how many people must approve a change request before it can be merged.
@@ -53,6 +54,7 @@ class Settings:
     docker_privileged: str = ""
     docker_certificates: str = ""
     docker_mirror: str = ""
+    docker_address: str = ""
     registry: str = "auto"
     registry_user: str = ""
     registry_password: str = field(default="", repr=False)
@@ -73,7 +75,8 @@ _TYPES: dict[str, type] = {
     "data": str, "database": str, "host": str, "port": int, "url": str, "slots": int, "isolation": str, "job_timeout": float,
     "environments_size": int, "caches_size": int, "fresh": bool, "job_memory": int, "job_file_size": int, "job_processes": int, "include_hosts": str,
     "required_approvals": int, "actions": str, "registration_token": str,
-    "executor": str, "docker_host": str, "docker_image": str, "docker_pull": str, "docker_privileged": str, "docker_certificates": str, "docker_mirror": str,
+    "executor": str, "docker_host": str, "docker_image": str, "docker_pull": str, "docker_privileged": str, "docker_certificates": str,
+    "docker_mirror": str, "docker_address": str,
     "registry": str, "registry_user": str, "registry_password": str, "registry_keep": int,
 }  # fmt: skip
 

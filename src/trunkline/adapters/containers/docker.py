@@ -263,6 +263,10 @@ class Docker:
         changes = [f"LABEL {json.dumps(n)}={json.dumps(v)}" for n, v in labels.items()]
         self._do(lambda d: d.containers.container(container).commit(repository=repository, tag=tag, changes=changes, pause=False))
 
+    def stop(self, container: str) -> None:
+        """Ask it to end, kill it after its time."""
+        self._do(lambda d: _forgiving(d._query_json(f"containers/{container}/stop", "POST", timeout=aiohttp.ClientTimeout(total=None))))
+
     def remove(self, *containers: str) -> None:
         """Kill and remove containers with their anonymous volumes."""
 

@@ -6,9 +6,7 @@ one `exec`. The shell reads its standard input, which this process holds: when t
 that can't reach (services, networks) carries labels by which the next process finds it.
 """
 
-import io
 import os
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +17,7 @@ from trunkline.adapters.executors import options
 from trunkline.adapters.executors.images import Rules, bring
 from trunkline.adapters.executors.nested import is_engine, is_kept
 from trunkline.adapters.executors.services import Services
-from trunkline.kit import trees
+from trunkline.kit import buildcontext, trees
 from trunkline.kit.ids import digest
 from trunkline.kit.processes import Cancel, Ended
 from trunkline.model.diagnostics import Place
@@ -186,7 +184,7 @@ class DockerExecutor:
             self.engine.remove(container)
 
     def _built(self, box: Box, sink: Callable[[bytes], None], cancel: Cancel | None) -> str:
-        key, context = context_of(box.folder, box.file)
+        key, context = buildcontext.of_folder(box.folder, box.file)
         name = f"{BUILT}:{key[:40]}"
         if self.engine.image(name) is not None:
             box.say(f"image reused: {box.file} and the files beside it have not changed")
@@ -426,27 +424,6 @@ class DockerSandbox:
                 if self.network:
                     self.engine.remove_networks(self.network)
                 self.container = self.network = ""
-
-
-def context_of(folder: str, file: str) -> tuple[str, bytes]:
-    """Return the digest of all that an image is built of, and the same as an archive."""
-    buffer, parts = io.BytesIO(), [file]
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, info in sorted(trees.files_below(folder)):
-            if path.startswith(".git/"):
-                continue
-            entry = tar.gettarinfo(f"{folder}/{path}", path)
-            entry.uid = entry.gid = entry.mtime = 0
-            if entry.issym():
-                parts += [path, entry.linkname]
-                tar.addfile(entry)
-                continue
-            with open(f"{folder}/{path}", "rb") as f:
-                content = f.read()
-            parts += [path, str(info.st_mode & 0o111), digest(content)]
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return digest(*parts), buffer.getvalue()
 
 
 def _open_to_all(folders: list[str]) -> None:
