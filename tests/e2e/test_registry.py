@@ -50,6 +50,7 @@ DOCKERFILE = """
 FROM scratch
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "--install", "/bin"]
+COPY . /all
 COPY index.html /site/index.html
 """
 
@@ -106,7 +107,7 @@ def test_an_image_is_built_pushed_tested_and_deployed_and_built_again_only_when_
     first = server.until_ended(1, 180)
 
     assert first["status"] == "passed", {n: server.trace(j["id"])[-1500:] for n, j in first["jobs"].items()}
-    assert "image built: 3 of 3 steps anew" in first["jobs"]["image-job"]["environment_note"]
+    assert "image built: 4 of 4 steps anew" in first["jobs"]["image-job"]["environment_note"]
     assert "the first version" in server.trace(first["jobs"]["test-job"]["id"])
     assert "port 20300/tcp of this machine" in server.trace(first["jobs"]["deploy-job"]["id"])
     assert _page(f"http://{INSIDE}:20300/") == "the first version\n"
@@ -122,7 +123,7 @@ def test_an_image_is_built_pushed_tested_and_deployed_and_built_again_only_when_
     server.push(folder, "team/Shop")
     third = server.until_ended(3, 180)
     assert third["status"] == "passed"
-    assert "1 of 3 steps anew, the first is COPY index.html" in third["jobs"]["image-job"]["environment_note"]
+    assert "2 of 4 steps anew, the first is COPY . /all" in third["jobs"]["image-job"]["environment_note"]
     assert "in place of what stood there before" in server.trace(third["jobs"]["deploy-job"]["id"])
     assert _page(f"http://{INSIDE}:20300/") == "the second version\n"
 

@@ -70,6 +70,17 @@ class Workspace:
             trees.remove(f"{self.folder}/.git")
         return kept, len(missing)
 
+    def set_git_aside(self) -> None:
+        """Let `.git` be a file that leads to the repository beside the folder (gitrepository-layout(5)), the same for every commit.
+
+        So an image that is built of the whole folder is built again only when one of its files has changed.
+        """
+        git, aside = f"{self.folder}/.git", f"{self.top}/git"
+        trees.remove(aside)
+        if os.path.isdir(git) and not os.path.islink(git):
+            os.rename(git, aside)
+            _write(git, "gitdir: ../git\n")
+
     def _read_notes(self) -> Notes:
         try:
             with open(self.notes, "rb") as f:

@@ -214,6 +214,8 @@ class Worker:
                 trace.say(
                     f"{self.task.sources.sha[:8] or 'working tree'} in {workspace.folder} ({plural(copied, 'file')} copied, {kept} kept)"
                 )
+            if sandbox.layers is not None and sandbox.layers.builds_images:
+                workspace.set_git_aside()
             self.values["CI_PROJECT_DIR"] = workspace.folder
             self.values["CI_BUILDS_DIR"] = os.path.dirname(workspace.folder)
             self._write_file_variables(sandbox)

@@ -59,7 +59,9 @@ class Box:
 
 
 class Layers(Protocol):
-    """What jobs install, kept as layers of images: for sandboxes that are made of an image."""
+    """What jobs install, kept as layers of images: for sandboxes that are made of an image. `builds_images`: an engine runs beside it."""
+
+    builds_images: bool
 
     def image(self) -> str:
         """Return the identity of the image that the sandbox is made of; fetches it where it is not here."""

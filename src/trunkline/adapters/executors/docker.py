@@ -208,6 +208,7 @@ class DockerSandbox:
         self.project_dir, self.home, self.tmp = order.workspace, os.path.join(top, "home"), os.path.join(top, "tmp")
         self.wanted = order.image or Image(executor.rules.default_image, _NOWHERE)
         self.layers: Layers | None = self
+        self.builds_images = any(is_engine(expand(s.name, order.values)) for s in order.services)
         self.base = ""  # the image that the container is made of
         self.settings: Json = {}  # what that image says of itself
         self.identity = ""
@@ -339,14 +340,14 @@ class DockerSandbox:
 
     def _description(self, env: Mapping[str, str], labels: Mapping[str, str]) -> Json:
         user = expand(self.wanted.user, self.order.values) or str(self.settings.get("User") or "")
-        own = [self.project_dir, self.home, self.tmp]
+        own = [self.project_dir, self.home, self.tmp, *([f"{self.top}/git"] if self.builds_images else [])]
         for folder in own:
             os.makedirs(folder, exist_ok=True)
         if user not in ("", "0", "root", "0:0", "root:root"):
             _open_to_all(own)
         binds = [f"{folder}:{folder}" for folder in (*own, *self.order.writable)]
         binds += [f"{folder}:{folder}:ro" for folder in (f"{self.top}/scripts", *self.order.readable)]
-        if any(is_engine(expand(s.name, self.order.values)) for s in self.order.services):
+        if self.builds_images:
             binds.append(f"{self.top}/certificates:/certs/client")
         if self.executor.certificates:
             binds.append(f"{self.executor.certificates}:{_CERTIFICATES}:ro")
