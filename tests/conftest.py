@@ -13,6 +13,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = os.environ.get("TRUNKLINE_CACHE")
     os.environ["TRUNKLINE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ.setdefault("TRUNKLINE_EXECUTOR", "host")  # tests of containers start an engine of their own
+    os.environ.setdefault("TRUNKLINE_REGISTRY", "none")  # and those of images a registry
     yield
     os.environ.pop("TRUNKLINE_CACHE")
     if before is not None:

@@ -165,7 +165,12 @@ def podman() -> Iterator[str]:
         f'[containers]\ndefault_ulimits = ["nofile={most[0]}:{most[0]}", "nproc={most[1]}:{most[1]}"]\n[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
     )
     (folder / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n')
-    env = {**os.environ, "TMPDIR": str(folder), "CONTAINERS_CONF": f"{folder}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf"}
+    env = {
+        **os.environ,
+        "TMPDIR": str(folder),
+        "CONTAINERS_CONF": f"{folder}/containers.conf",
+        "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf",
+    }
     address = f"unix://{folder}/podman.sock"
     with (folder / "log").open("wb") as log:
         running = subprocess.Popen(["podman", "system", "service", "-t", "0", address], env=env, stdout=log, stderr=log)

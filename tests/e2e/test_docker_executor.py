@@ -32,7 +32,11 @@ HERE = Place("test", 1, 1)
 def engine(docker: str) -> Iterator[Docker]:
     made = Docker(docker)
     yield made
-    left = made.labelled("trunkline.owner")
+    for _ in range(100):  # the engine may still be about it
+        left = made.labelled("trunkline.owner")
+        if (left.containers, left.networks, left.volumes) == ((), (), ()):
+            break
+        time.sleep(0.1)
     made.close()
     assert (left.containers, left.networks, left.volumes) == ((), (), ())
 
@@ -159,9 +163,11 @@ def test_a_container_that_is_taken_away_ends_the_job_with_a_reason(job: Job) -> 
     def take() -> None:
         job.engine.remove(*(c for c, _ in job.engine.labelled("trunkline.owner=tests").containers))
 
-    threading.Timer(1.0, take).start()
+    taking = threading.Timer(1.0, take)
+    taking.start()
     with executor.open(Order("job", str(job.workspace))) as sandbox, pytest.raises(Exception, match="the job's container is gone"):
         sandbox.run("sleep 20", {}, lambda _: None)
+    taking.join()
 
 
 def test_a_cancel_ends_it_at_once_and_leaves_nothing(job: Job) -> None:

@@ -63,6 +63,7 @@ def server(tmp_path: Path, docker: str, images: dict[str, str], monkeypatch: pyt
     made = Server(tmp_path / "data")
     made.url = f"http://{OUTSIDE}:{made.port}"
     monkeypatch.setenv("TRUNKLINE_EXECUTOR", "auto")
+    monkeypatch.setenv("TRUNKLINE_REGISTRY", "auto")
     monkeypatch.setenv("DOCKER_HOST", docker)
     monkeypatch.setenv("TRUNKLINE_DOCKER_PRIVILEGED", "docker:dind")
     made.admin("password", given="correct horse battery\n")
