@@ -231,6 +231,10 @@ def test_an_image_of_the_registry_is_deployed_by_its_digest(
 
 
 def test_a_registry_that_is_killed_comes_back(server: Server, tmp_path: Path) -> None:
+    for _ in range(100):  # it is started beside the server
+        if server.request("GET", "/v2/")[0] == 401:
+            break
+        time.sleep(0.1)
     pid = subprocess.run(
         ["pgrep", "-f", f"docker-registry serve {server.data}"], capture_output=True, text=True, check=True
     ).stdout.split()[0]

@@ -65,9 +65,9 @@ class RegistryDoor:
         if has_body and "content-length" in request.headers:
             headers.append(("content-length", request.headers["content-length"]))
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        address = f"http://127.0.0.1:{self.registry.port}{path}"
-        asked = self.client.build_request(request.method, address, headers=headers, content=_body(request) if has_body else None)
         for tries in range(25, -1, -1):
+            address = f"http://127.0.0.1:{self.registry.port or 1}{path}"  # it may have been started on another port meanwhile
+            asked = self.client.build_request(request.method, address, headers=headers, content=_body(request) if has_body else None)
             try:
                 answer = await self.client.send(asked, stream=True)
                 break
