@@ -195,7 +195,7 @@ def create_app(house: House) -> FastAPI:
         interrupted = await asyncio.to_thread(house.line.recover)
         await asyncio.to_thread(house.fleet.recover)
         await asyncio.to_thread(house.walker.start)
-        registering = asyncio.create_task(asyncio.to_thread(house.registry.start))  # nobody's first request waits for it
+        registering = asyncio.create_task(asyncio.to_thread(house.registry.begin))  # nobody's first request waits for it
         if interrupted:
             log.info("jobs were interrupted by the last stop", count=interrupted)
         ticking = asyncio.create_task(_tick(house))

@@ -119,26 +119,24 @@ class Registry:
                 )
             self.began = time.monotonic()
 
-    def wait(self, seconds: float = 10) -> None:
-        """Wait until it answers."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.05)
+    def begin(self) -> None:
+        """Start it, or say why that can't be; the server goes on without it, and tries again."""
+        try:
+            self.start()
+        except (OSError, ValueError) as problem:
+            self.began = time.monotonic()
+            log.error("the container registry could not be started", problem=str(problem))
 
     def tick(self) -> None:
-        """Start it again if it has ended; remove what nobody names any more."""
+        """Start it again if it has ended."""
         if not self.is_own or self.closing:
             return
         with self.lock:
-            if self.process is not None and self.process.poll() is not None and time.monotonic() - self.began > 5:
-                log.warning(
-                    "the container registry has ended and is started again", exit_code=self.process.returncode, log=f"{self.folder}/log"
-                )
-                self.start()
+            has_ended = self.process is None or self.process.poll() is not None
+            if has_ended and self.began and time.monotonic() - self.began > 5:
+                code = self.process.returncode if self.process is not None else None
+                log.warning("the container registry has ended and is started again", exit_code=code, log=f"{self.folder}/log")
+                self.begin()
 
     def tidy(self) -> None:
         """Forget tags beyond those that are kept; free the room of what no tag names, for which the registry stands still."""
