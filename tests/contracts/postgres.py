@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.conftest import free_ports
 
 
 def _program(name: str) -> str:
@@ -21,43 +22,71 @@ def _program(name: str) -> str:
     return found
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """Run a server without the care for its disk; yield the URL of a database. As root it runs as the user `nobody`: it refuses root."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'trunkline[postgres]'")
-    initdb, server = _program("initdb"), _program("postgres")
-    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/var/tmp"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    as_user = ["runuser", "-u", "nobody", "--"] if os.getuid() == 0 else []
-    if as_user:
-        shutil.chown(folder, "nobody")
-    env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(folder)}
-    try:
-        made = subprocess.run([*as_user, initdb, "-D", f"{folder}/data", "-U", "trunkline", "-A", "trust", "--no-sync", "-E", "UTF8"], env=env, cwd=folder,
-                              capture_output=True, text=True, check=False, timeout=120)  # fmt: skip
+class Postgres:
+    """A server of its own folder and port. As root it runs as the user `nobody`: it refuses root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.initdb, self.server, self.control = _program("initdb"), _program("postgres"), _program("pg_ctl")
+        (self.port,) = free_ports(1)
+        self.url = f"postgresql://trunkline@127.0.0.1:{self.port}/postgres"
+        self.as_user = ["runuser", "-u", "nobody", "--"] if os.getuid() == 0 else []
+        if self.as_user:
+            shutil.chown(folder, "nobody")
+        self.env = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(folder)}
+        made = self._run(self.initdb, "-U", "trunkline", "-A", "trust", "--no-sync", "-E", "UTF8")
         if made.returncode:
             pytest.skip(f"initdb does not work on this machine: {made.stderr[-300:]}")
-        options = ["-c", "fsync=off", "-c", f"unix_socket_directories={folder}", "-c", "listen_addresses=127.0.0.1", "-p", str(port)]
-        running = subprocess.Popen([*as_user, server, "-D", f"{folder}/data", *options], env=env, cwd=folder, stderr=subprocess.DEVNULL)
+
+    def _run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [*self.as_user, program, "-D", f"{self.folder}/data", *words]
+        return subprocess.run(command, env=self.env, cwd=self.folder, capture_output=True, text=True, check=False, timeout=120)
+
+    def start(self) -> None:
+        """Start, without the care for the disk, and wait until it listens."""
+        options = [
+            "-c",
+            "fsync=off",
+            "-c",
+            f"unix_socket_directories={self.folder}",
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-p",
+            str(self.port),
+        ]
+        command = [*self.as_user, self.server, "-D", f"{self.folder}/data", *options]
+        self.process = subprocess.Popen(command, env=self.env, cwd=self.folder, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop at once, as a power cut would."""
+        self._run(self.control, "-m", "immediate", "stop")
+        self.process.wait(30)
+
+
+@contextmanager
+def a_postgres() -> Iterator[Postgres]:
+    """Run a server."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'trunkline[postgres]'")
+    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/var/tmp"))
+    try:
+        made = Postgres(folder)
+        made.start()
         try:
-            for _ in range(200):
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            yield f"postgresql://trunkline@127.0.0.1:{port}/postgres"
+            yield made
         finally:
-            subprocess.run(
-                [*as_user, _program("pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop"],
-                env=env,
-                cwd=folder,
-                capture_output=True,
-                check=False,
-                timeout=60,
-            )
-            running.wait(30)
+            made.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Run a server; yield the URL of a database."""
+    with a_postgres() as made:
+        yield made.url

@@ -31,6 +31,7 @@ class Server:
         self.token = ""
         self.wrapper: list[str] = []
         self.database = ""
+        self.environ: dict[str, str] = {}
 
     def start(self, *options: str) -> None:
         """Start and wait until it answers."""
@@ -47,7 +48,7 @@ class Server:
             str(self.port),
             *options,
         ]
-        env = {**os.environ, **({"TRUNKLINE_DATABASE": self.database} if self.database else {})}
+        env = {**os.environ, **self.environ, **({"TRUNKLINE_DATABASE": self.database} if self.database else {})}
         with (self.data.parent / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
         for _ in range(300):
@@ -156,6 +157,16 @@ def commit(folder: Path, pipeline: str, message: str = "Another commit") -> None
     git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
 
 
+def until(what: object, seconds: float = 30) -> None:
+    """Wait until it is true."""
+    assert callable(what)
+    for _ in range(int(seconds / 0.1)):
+        if what():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not become true")
+
+
 def have(program: str) -> bool:
     """Say whether a program is installed."""
     return any(os.access(os.path.join(p, program), os.X_OK) for p in os.environ["PATH"].split(os.pathsep))
@@ -176,11 +187,22 @@ def site(server: Server, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def docker() -> Iterator[str]:
-    """The address of a Docker engine of the tests' own."""
-    from tests.e2e.engine import engine
+def docker_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the certificates with which the engine is reached over TLS, at port 2376."""
+    return tmp_path_factory.mktemp("docker-keys")
 
-    with engine() as address:
+
+@pytest.fixture(scope="session")
+def docker(docker_keys: Path) -> Iterator[str]:
+    """The address of a Docker engine of the tests' own; it can be reached over TLS as well."""
+    from tests.e2e.engine import INSIDE, engine
+    from tests.e2e.tls import certificates
+
+    certificates(docker_keys, INSIDE)
+    files = {"--tlscacert": "ca.pem", "--tlscert": "server.pem", "--tlskey": "server-key.pem"}
+    with engine(
+        "-H", f"tcp://{INSIDE}:2376", "--tlsverify", *(f"{option}={docker_keys / name}" for option, name in files.items())
+    ) as address:
         yield address
 
 

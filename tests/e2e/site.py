@@ -53,6 +53,7 @@ class Site:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.folder = project(folder, "job: {script: ['true']}\n")
+        self.delivery = server.data / "delivery"
         self.answers: Counter[str] = Counter()
         self.stopping = threading.Event()
         self.people: list[threading.Thread] = []
@@ -144,8 +145,8 @@ class Site:
         self.leave()
         if self.server.process is not None and self.server.process.poll() is None:
             self.server.stop()
-        supervisor.stop_below(str(self.server.data / "delivery"))
+        supervisor.stop_below(str(self.delivery))
         for entry in Path("/proc").iterdir():  # a router whose folder lies in a mount namespace that is gone
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and f"{self.server.data}/delivery/".encode() in (entry / "cmdline").read_bytes():
+                if entry.name.isdigit() and f"{self.delivery}/".encode() in (entry / "cmdline").read_bytes():
                     os.kill(int(entry.name), signal.SIGKILL)

@@ -140,3 +140,37 @@ def test_what_does_not_go_together_is_told(tmp_path: Path, more: dict[str, Any],
 
     assert found == ()
     assert said in str(mistakes)
+
+
+def test_the_engine_of_another_machine_is_reached_over_tls(tmp_path: Path, docker: str, docker_keys: Path, images: dict[str, str]) -> None:
+    server = Server(tmp_path / "data")
+    far = {"TRUNKLINE_DOCKER_HOST": f"tcp://{INSIDE}:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(docker_keys)}
+    server.environ = far
+    server.start()
+    shop = Containers(server, tmp_path / "shop")
+    (shop.folder / "Dockerfile").write_text(f'FROM {images["python"]}\nCOPY app.py /app.py\nCMD ["python", "-u", "/app.py"]\n')
+    try:
+        shop.declare(strategy={"kind": "rolling", "pause": "1s", "analysis": False}, instances=2)
+        assert shop.deployed("One")["status"] == "promoted", shop.environment()
+        assert shop.get() == "One 1"
+        assert json.dumps(shop.environment()["instances"]).count(f'"{INSIDE}:') == 2
+        server.stop()
+        server.environ = {**far, "DOCKER_TLS_VERIFY": "0"}
+        server.start()
+        shop.version("Two")
+        waiting = shop.ask("deploy")
+        for _ in range(100):
+            if shop.environment()["problem"]:
+                break
+            time.sleep(0.1)
+        assert "the engine speaks TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH" in shop.environment()["problem"]
+        server.stop()
+        server.environ = far
+        server.start()
+        assert shop.until(waiting, "promoted")["status"] == "promoted"
+        assert shop.get() == "Two 2"
+    finally:
+        shop.remove()
+        engine = Docker(docker)
+        engine.remove(*(c for c, _ in engine.labelled("trunkline.owner").containers))
+        engine.close()

@@ -11,8 +11,8 @@ def test_the_demo_turns_green_and_is_quicker_the_second_time(tmp_path: Path) -> 
     port = str(Server(tmp_path / "unused").port)
     command = [sys.executable, "-m", "trunkline", "demo", "--once", "--port", port, "--data", str(tmp_path / "demo")]
 
-    first = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    second = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    first = subprocess.run(command, capture_output=True, text=True, timeout=480)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=480)
 
     assert first.returncode == 0, first.stdout + first.stderr
     assert "green" in first.stdout

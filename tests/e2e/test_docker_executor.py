@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import MakeRepository
+from tests.e2e.conftest import Server, project
 
 from trunkline.adapters.containers.docker import Docker
 from trunkline.adapters.executors.docker import DockerExecutor
@@ -220,6 +221,59 @@ def test_when_the_runner_is_killed_its_container_ends_and_the_next_one_removes_t
     after.communicate()
     assert after.returncode == 0
     assert engine.labelled("trunkline.owner").networks == ()
+
+
+def test_what_a_killed_server_left_is_removed_when_it_starts_again(
+    tmp_path: Path, docker: str, engine: Docker, images: dict[str, str]
+) -> None:
+    server = Server(tmp_path / "data")
+    server.environ = {"TRUNKLINE_EXECUTOR": "auto", "DOCKER_HOST": docker}
+    server.start()
+    pipeline = """
+long:
+  image: debian:12
+  services: [{name: "alpine", command: ["sleep", "600"]}]
+  script: ["sleep 300"]
+"""
+    server.push(project(tmp_path / "p", pipeline))
+    for _ in range(200):
+        if len(engine.labelled("trunkline.owner").containers) == 2:
+            break
+        time.sleep(0.1)
+    assert len(engine.labelled("trunkline.owner").containers) == 2
+    server.request("POST", "/api/v1/runs/1/cancel")
+    server.stop(signal.SIGKILL)
+    server.start()
+
+    for _ in range(200):
+        left = engine.labelled("trunkline.owner")
+        if not left.containers and not left.networks:
+            break
+        time.sleep(0.1)
+    server.stop()
+
+    assert (left.containers, left.networks) == ((), ())
+
+
+def test_jobs_in_containers_and_others_of_a_project_do_not_own_each_others_files(
+    tmp_path: Path, docker: str, images: dict[str, str]
+) -> None:
+    server = Server(tmp_path / "data")
+    server.environ = {"TRUNKLINE_EXECUTOR": "auto", "DOCKER_HOST": docker}
+    server.start()
+    touch = "script: ['echo more >> file', 'mkdir -p made $PIP_CACHE_DIR/x', 'touch made/$CI_JOB_NAME $PIP_CACHE_DIR/x/$CI_JOB_NAME', 'git log -1 --format=%s || true']"
+    names = ("one", "two", "three", "four")
+    jobs = [f"{name}: {{stage: {name}, {'image: debian:12, ' if at % 2 else ''}{touch}}}" for at, name in enumerate(names)]
+    try:
+        server.push(project(tmp_path / "p", f"stages: [{', '.join(names)}]\n" + "\n".join(jobs), file="text\n"))
+        run = server.until_ended(1, 120)
+        logs = {name: server.trace(run["jobs"][name]["id"]) for name in names}
+    finally:
+        server.stop()
+
+    assert run["status"] == "passed", logs
+    assert all("A first commit" in logs[name] for name in ("one", "three"))
+    assert "dubious ownership" not in "".join(logs.values())
 
 
 def _wheel(path: Path) -> None:

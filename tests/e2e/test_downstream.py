@@ -42,6 +42,7 @@ later:
 def seen() -> Iterator[Path]:
     """A folder that isolated jobs see: not below /tmp, which each has for itself."""
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    folder.chmod(0o777)  # jobs are users of their own
     yield folder
     shutil.rmtree(folder)
 

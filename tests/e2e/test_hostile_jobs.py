@@ -2,18 +2,29 @@
 
 import json
 import os
+import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.conftest import git
-from tests.e2e.conftest import Server, commit, project
+from tests.e2e.conftest import Server, commit, project, until
 
-from trunkline.adapters.executors.host import find_bubblewrap
+from trunkline.adapters.executors.host import FIRST_USER, find_bubblewrap
 
 pytestmark = pytest.mark.skipif(
     find_bubblewrap() is None, reason="bubblewrap can't make sandboxes here: allow user namespaces, or apt install bubblewrap"
 )
+
+needs_networks = pytest.mark.skipif(
+    shutil.which("slirp4netns") is None, reason="jobs have no network of their own here: apt install slirp4netns"
+)
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
@@ -80,11 +91,16 @@ def test_it_can_not_take_the_walls_down(server: Server, tmp_path: Path) -> None:
             - if touch /usr/hostile /etc/hostile; then echo DONE; fi
             - if mv ../tmp ../elsewhere; then echo DONE; fi
             - if unshare --mount mount -o remount,rw,bind /; then echo DONE; fi
-            - if test $(id -u) = 0; then chown 1000 .gitlab-ci.yml && echo root may still chown; fi
+            - if chown 0 .gitlab-ci.yml; then echo DONE; fi
+            - if test $(id -u) = 0 || grep Cap /proc/self/status | grep -v 0000000000000000; then echo DONE; fi
+            - if su -c true || sudo -n true || setpriv --reuid=0 true; then echo DONE; fi
+            - whoami; test "$(stat -c %u .gitlab-ci.yml)" = "$(id -u)" && echo the files are its own
         """,
     )
     assert "\nDONE" not in log
-    assert os.geteuid() != 0 or "\nroot may still chown" in log
+    assert "\nthe files are its own" in log
+    if os.geteuid() == 0:
+        assert "\njob\n" in log
 
 
 def test_links_in_place_of_its_folders_and_scripts_lead_nowhere(server: Server, tmp_path: Path, victim: Path) -> None:
@@ -198,3 +214,136 @@ def test_an_environment_that_a_topic_has_built_is_not_lent_to_main(server: Serve
         said.append(next(line.split("environment ")[1].split(",")[0] for line in log.splitlines() if line.startswith("environment ")))
     assert ["reused" in line for line in said] == [False, True, False, True]
     assert said[3].split()[0] == said[2].split()[0], "others may use what main has built"
+
+
+@pytest.fixture
+def neighbour() -> Iterator[int]:
+    """The port of a service on this machine's loopback that nobody allows jobs to reach."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        yield int(s.getsockname()[1])
+
+
+@needs_networks
+def test_it_reaches_the_server_and_the_network_but_no_other_service_on_the_machines_loopback(
+    server: Server, tmp_path: Path, neighbour: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reach = 'python3 -c "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"'
+    pipeline = f"""
+    attack:
+      script:
+        - for at in 127.0.0.1 localhost ::1 10.0.2.2; do if {reach} $at {neighbour} 2>/dev/null; then echo "REACHED $at"; fi; done
+        - {reach} 127.0.0.1 {server.port} && echo the server is reached
+        - python3 -m http.server 8099 --bind 127.0.0.1 >/dev/null 2>&1 & sleep 1; {reach} 127.0.0.1 8099 && echo its own loopback works
+    """
+    log = _log(server, tmp_path, pipeline)
+    assert "\nREACHED" not in log
+    assert "\nthe server is reached" in log
+    assert "\nits own loopback works" in log
+
+    server.stop()
+    monkeypatch.setenv("TRUNKLINE_JOB_LOOPBACK", str(neighbour))
+    server.start()
+    server.push(tmp_path / "p", ref="other")
+    log = server.trace(server.until_ended(2)["jobs"]["attack"]["id"])
+    assert "\nREACHED 127.0.0.1" in log, "somebody has allowed it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="jobs have users of their own only where the server is root: run the tests as root")
+def test_a_fork_bomb_hurts_nobody_else(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.stop()
+    monkeypatch.setenv("TRUNKLINE_JOB_PROCESSES", "200")
+    server.start()
+    bomb = "attack: {timeout: 20s, script: ['bomb() { bomb | bomb & }; bomb; sleep 60']}"
+    server.push(project(tmp_path / "p", bomb), ref="topic")
+    until(lambda: server.get("/api/v1/runs/1")["jobs"][0]["status"] == "running")
+
+    server.push(project(tmp_path / "q", "use: {script: ['for i in $(seq 50); do /bin/true; done; echo works']}"), "team/other")
+    other = server.until_ended(2)
+
+    assert other["status"] == "passed", server.trace(other["jobs"]["use"]["id"])
+    assert server.get("/api/v1/runs/1")["jobs"][0]["status"] == "running", "the bomb went on all the while"
+    attack = server.until_ended(1)["jobs"]["attack"]
+    assert (attack["status"], attack["reason"]) == ("failed", "job_execution_timeout")
+    assert "Resource temporarily unavailable" in server.trace(attack["id"])
+    uids = {int(line.split()[1]) for line in _output("ps", "-eo", "pid,uid").splitlines()[1:]}
+    assert not [uid for uid in uids if uid >= FIRST_USER]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk: run the tests as root")
+def test_a_job_that_fills_the_disk_is_ended_and_what_it_wrote_is_gone(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(small)], check=True)
+    server = Server(small / "data")
+    try:
+        server.start()
+        server.push(project(tmp_path / "q", "good: {script: [sleep 8, 'head -c 20000000 /dev/zero > kept', echo done]}"), "team/other")
+        where = ("files/big", "$HOME/big", "$TMPDIR/big")
+        jobs = "".join(f"attack{n}: {{script: [mkdir files, 'cat /dev/zero > {at}']}}\n" for n, at in enumerate(where))
+        server.push(project(tmp_path / "p", jobs), ref="topic")
+
+        run, other = server.until_ended(2, 120), server.until_ended(1)
+
+        assert other["status"] == "passed", server.trace(other["jobs"]["good"]["id"])
+        for job in run["jobs"].values():
+            assert "were left on the server's disk" in job["message"] or "exit code" in job["message"], job
+            assert job["status"] == "failed"
+        assert any("this job has taken most" in job["message"] for job in run["jobs"].values())
+        free = os.statvfs(small)
+        assert free.f_bavail * free.f_frsize > 300 << 20
+        assert server.get("/health")["status"] == "ok"
+    finally:
+        server.stop()
+        subprocess.run(["umount", "--lazy", str(small)], check=False)
+
+
+def test_a_job_has_no_more_of_the_disk_than_is_said(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.stop()
+    monkeypatch.setenv("TRUNKLINE_JOB_DISK", "50M")
+    server.start()
+    pipeline = "many: {script: ['for i in $(seq 100); do head -c 1000000 /dev/zero > $i; sleep 0.02; done; sleep 30']}\nfew: {script: [head -c 1000000 /dev/zero > a]}"
+    server.push(project(tmp_path / "p", pipeline))
+
+    run = server.until_ended(1)
+
+    assert run["jobs"]["few"]["status"] == "passed"
+    assert run["jobs"]["many"]["status"] == "failed"
+    assert "(setting job_disk)" in run["jobs"]["many"]["message"]
+
+
+def test_memory_that_looks_like_files_is_bound_too(server: Server, tmp_path: Path) -> None:
+    log = _log(
+        server,
+        tmp_path,
+        "attack: {script: ['head -c 1200000000 /dev/zero > /dev/shm/x || true; stat -c %s /dev/shm/x', 'for d in /run /root /home /dev; do touch $d/x && echo DONE $d; done; true']}",
+    )
+    assert "\n1073741824\n" in log
+    assert "\nDONE" not in log
+
+
+def test_git_outside_of_the_sandbox_runs_nothing_that_a_job_wrote_into_its_repository(server: Server, tmp_path: Path, victim: Path) -> None:
+    """A cache that is keyed by commits asks git; a job's own .git/config could name programs for it to run."""
+    tool = tmp_path / "p" / "tool.sh"
+    pipeline = f"""
+    attack:
+      script:
+        - git config core.fsmonitor "echo x >> {victim}"; git config log.showSignature true
+        - git config gpg.program "$PWD/tool.sh"; git config core.pager "echo x >> {victim}"
+        - git cat-file commit HEAD > c
+        - sed -i '/^committer/a gpgsig -----BEGIN PGP SIGNATURE-----\\n \\n iQ\\n -----END PGP SIGNATURE-----' c
+        - git update-ref HEAD $(git hash-object -t commit -w c); git log -1 --show-signature | head -3 || true
+      cache: {{key: {{files: [lock]}}, paths: [c], policy: push}}
+    """
+    folder = project(tmp_path / "p", pipeline, lock="1")
+    tool.write_text(f"#!/bin/sh\necho evil >> {victim}\n")
+    tool.chmod(0o755)
+    (folder / "lock").write_text("2")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "A tool")
+    server.push(folder, ref="topic")
+    run = server.until_ended(1)
+    log = server.trace(run["jobs"]["attack"]["id"])
+    assert run["status"] == "passed", log
+    assert "1 files saved" in log or "1 file saved" in log

@@ -41,7 +41,7 @@ def page(server: Server) -> Iterator["Page"]:
         made.on("pageerror", lambda e: complaints.append(str(e)))
         yield made
         browser.close()
-        assert complaints == []
+        assert [c for c in complaints if not c.startswith("Canvas2D: ")] == []  # advice for xterm.js on how to be faster
 
 
 def test_a_run_is_watched_from_push_to_red(server: Server, tmp_path: Path, page: "Page") -> None:

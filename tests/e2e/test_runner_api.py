@@ -199,7 +199,9 @@ test:
   script: [echo "$COLOUR"]
   after_script: [echo after]
   coverage: /covered (\\d+) %/
-  cache: {key: k, paths: [.cache], fallback_keys: [other]}
+  cache:
+    - {key: k, paths: [.cache], fallback_keys: [other]}
+    - {key: {files: [lock.txt, none.txt], prefix: p}, paths: [.cache2]}
 """
     push(server, tmp_path / "p", pipeline)
     job = far.begin()
@@ -219,6 +221,7 @@ test:
         [{"key": "POSTGRES_DB", "value": "x"}],
     )
     assert p["cache"][0]["key"] == "k-protected"
+    assert p["cache"][1]["key"] == "p-default-protected"
     variables = {v["key"]: v for v in p["variables"]}
     assert variables["COLOUR"]["value"] == "blue"
     assert variables["CI_JOB_TOKEN"] == {"key": "CI_JOB_TOKEN", "value": job.token, "public": False, "masked": True, "raw": True}

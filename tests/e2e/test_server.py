@@ -1,5 +1,6 @@
 """From push to green over the real doors."""
 
+import itertools
 import json
 import os
 import signal
@@ -279,12 +280,15 @@ def test_a_newer_push_cancels_the_older_run_of_the_branch_if_it_may_be_interrupt
 
 
 def test_jobs_of_one_resource_group_run_one_after_the_other_also_across_runs(server: Server, tmp_path: Path) -> None:
-    step = f'script: ["mkdir {tmp_path}/taken", "sleep 0.5", "rmdir {tmp_path}/taken"]'
-    folder = project(tmp_path / "p", "".join(f"{n}: {{resource_group: $CI_PROJECT_NAME-prod, {step}}}\n" for n in "ab"))
+    folder = project(tmp_path / "p", "".join(f"{n}: {{resource_group: $CI_PROJECT_NAME-prod, script: [sleep 0.5]}}\n" for n in "ab"))
     server.push(folder)
     server.push(folder, ref="other")
 
-    assert [server.until_ended(run)["status"] for run in (1, 2)] == ["passed", "passed"], "mkdir fails where two are inside"
+    runs = [server.until_ended(run) for run in (1, 2)]
+
+    assert [run["status"] for run in runs] == ["passed", "passed"]
+    times = sorted((job["started_at"], job["finished_at"]) for run in runs for job in run["jobs"].values())
+    assert all(ended <= begun for (_, ended), (begun, _) in itertools.pairwise(times)), times
 
 
 def test_a_delayed_job_starts_by_itself_or_when_somebody_wants_it(server: Server, tmp_path: Path) -> None:

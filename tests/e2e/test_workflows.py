@@ -195,6 +195,7 @@ jobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'echo "${{ github.event.workflo
 
 def test_one_run_of_a_concurrency_group_at_a_time(server: Server, tmp_path: Path) -> None:
     gate = Path(tempfile.mkdtemp(dir="/var/tmp"))  # isolated jobs do not see /tmp
+    gate.chmod(0o755)  # and are users of their own
     one = """
 name: One
 on: push

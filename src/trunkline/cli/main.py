@@ -26,6 +26,7 @@ COMMANDS = {
     "actions": ("trunkline.cli.actions", "which commits the actions of workflows are pinned to"),
     "mirror": ("trunkline.cli.mirror", "projects that live at GitHub, GitLab, Gitea or Bitbucket"),
     "runner": ("trunkline.cli.runner", "machines that work jobs for a server"),
+    "terminal": ("trunkline.cli.terminal", "a terminal in a job that a runner works"),
     "variable": ("trunkline.cli.variable", "CI/CD variables and secrets of a project"),
     "image": ("trunkline.cli.image", "container images of a project in the server's registry"),
     "trigger": ("trunkline.cli.trigger", "tokens with which other programs start runs"),

@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--slots", type=int, default=0, metavar="N", help="with run: jobs at the same time (default: the number of cores)")
     p.add_argument("--data", default="trunkline-runner", metavar="DIR", help="with run: where it keeps things (default: trunkline-runner)")
     p.add_argument(
-        "--isolation", choices=["auto", "none", "bubblewrap"], default="auto", help="with run: how jobs are isolated (default: auto)"
+        "--isolation", choices=["auto", "none", "bubblewrap"], default=None, help="with run: how jobs are isolated (default: auto)"
     )
     p.add_argument("--once", action="store_true", help="with run: return after one job")
     add_server_options(p)
@@ -60,7 +60,10 @@ def main(arguments: list[str]) -> int:
         return _run(remote.server, options)
     told: Any
     if options.what == "list":
-        told = remote.ask("/api/v1/runners")["runners"]
+        whole = remote.ask("/api/v1/runners")
+        told, servers = whole["runners"], whole.get("servers", [])
+        if len(servers) > 1:
+            print("\n".join(_server_line(s) for s in servers), file=sys.stderr)
         said = [_line(r) for r in told] or ["no runners: this server works all jobs itself; trunkline runner add makes one"]
     elif options.what == "add":
         access = "ref_protected" if options.protected else "not_protected"
@@ -86,6 +89,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(server: str, options: argparse.Namespace) -> int:
     """Work jobs of a server on this machine."""
+    from trunkline.execution.room import Room
     from trunkline.execution.work import Workshop
     from trunkline.runner import far
     from trunkline.wiring import builtin
@@ -96,10 +100,11 @@ def _run(server: str, options: argparse.Namespace) -> int:
         raise ConfigError("which runner is this?", "give its token in TRUNKLINE_RUNNER_TOKEN; trunkline runner add makes one")
     folder = os.path.abspath(options.data)
     kept = far.folders(folder)
-    host, isolation = builtin.host_executor(options.isolation, folder, ())
-    settings = load({"data": folder}, os.environ)
+    settings = load({"data": folder, "isolation": options.isolation}, os.environ)
+    host, missing = builtin.host_executor(settings, (folder,), digest(folder)[:16], (server,))
     executor = builtin.executor(settings, host, digest(folder)[:16])
     shop = Workshop(executor, kept, find_uv, python_of=builtin.python_version)
+    shop.room = Room(folder, settings.job_disk, settings.disk_reserve)
     shop.action, shop.read_action = builtin.native_action, builtin.read_action
     shop.fetch_action = builtin.action_source(f"{folder}/actions", os.environ.get("TRUNKLINE_ACTIONS", ""))
     door = far.Door(server, options.runner_token, far.system_id(folder), executor.name)
@@ -110,9 +115,17 @@ def _run(server: str, options: argparse.Namespace) -> int:
     runner = far.FarRunner(door, shop, folder, options.slots or os.cpu_count() or 1, say)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: runner.stop())
-    say(f"working jobs of {server}: {runner.slots} at a time, {isolation}; ^C ends after those that run, ^C twice at once")
+    say(f"working jobs of {server}: {runner.slots} at a time; ^C ends after those that run, ^C twice at once")
+    for problem, hint in missing:
+        say(f"warning: {problem} ({hint})")
     runner.run(options.once)
     return 0
+
+
+def _server_line(s: dict[str, Any]) -> str:
+    works = ", ".join(f"{j['name']} of {j['project']} #{j['run']}" for j in s["jobs"]) or "idle"
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(s["started_at"]))
+    return f"server {s['name']:21}  {'leads' if s['leads'] else '':8}  {s['slots']} at a time{'':19}  {since}  {works}"
 
 
 def _line(r: dict[str, Any]) -> str:

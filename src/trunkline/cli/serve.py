@@ -15,6 +15,9 @@ def parser() -> argparse.ArgumentParser:
         "Every option can also stand in trunkline.toml, or in the environment as TRUNKLINE_NAME.",
     )
     p.add_argument("--data", metavar="DIR", help="where everything is kept (default: trunkline-data)")
+    p.add_argument("--database", metavar="URL", help="postgresql://USER:PASSWORD@HOST/NAME (default: a SQLite file in --data)")
+    p.add_argument("--shared", metavar="DIR", help="what several servers on one PostgreSQL have in common; each has a --data of its own")
+    p.add_argument("--name", help="what this server is called among several (default: its machine and port)")
     p.add_argument("--host", help="the address to listen on (default: 127.0.0.1; others only after an administrator's password is set)")
     p.add_argument("--port", type=int, help="the port (default: 8910)")
     p.add_argument("--url", help="the address that people use, if a proxy stands before the server")
@@ -34,7 +37,7 @@ def main(arguments: list[str]) -> int:
     from trunkline.server.app import serve
     from trunkline.wiring.settings import load
 
-    given = {name: getattr(options, name) for name in ("data", "host", "port", "url", "slots", "isolation")}
+    given = {name: getattr(options, name) for name in ("data", "database", "shared", "name", "host", "port", "url", "slots", "isolation")}
     settings = load(given, os.environ, options.config)
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -32,7 +32,7 @@ from trunkline.model.diagnostics import Diagnostic, Place, Severity
 from trunkline.reading import Mistakes
 
 FILE = "delivery.yml"
-TARGETS, ROUTERS = ("process", "docker"), ("haproxy", "envoy", "traefik")
+TARGETS, ROUTERS = ("process", "docker", "compose"), ("haproxy", "envoy", "traefik")
 NO_DATA = ("pause", "rollback", "continue")
 SOURCES, OVERLAPS = ("app", "prometheus"), ("supersede", "queue")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*(/\*)?")
@@ -231,7 +231,7 @@ def schema() -> dict[str, Any]:
 
 
 _ENVIRONMENT: dict[str, Reader] = {
-    "image": _TEXT, "container_port": _whole(1, 65535),
+    "image": _TEXT, "container_port": _whole(1, 65535), "service": _TEXT, "compose_file": _TEXT,
     "command": _TEXT, "target": _one_of(TARGETS), "router": _one_of(ROUTERS), "install": _LINES, "variables": _VARIABLES,
     "instances": _whole(1, 64), "memory": _SIZE, "port": _whole(1, 65535), "branch": _TEXT, "auto": _FLAG, "health": _part(Health, _HEALTH),
     "gates": _part(Gates, _GATES), "strategy": _part(Strategy, _STRATEGY), "analysis": _part(Analysis, _ANALYSIS), "keep": _whole(1, 1000),
@@ -239,6 +239,18 @@ _ENVIRONMENT: dict[str, Reader] = {
     "tls": _part(Tls, _TLS),
     "overlap": _one_of(OVERLAPS),
 }  # fmt: skip
+
+
+_STARTS: dict[str, tuple[tuple[str, str], ...]] = {  # what each target must be told, and why
+    "process": (("command", "what starts one instance; it must listen on 127.0.0.1:$PORT"),),
+    "docker": (("container_port", "where an instance listens in its container"),),
+    "compose": (("service", "the one that people reach"), ("container_port", "where it listens in its container")),
+}
+_NOT_WITH = {
+    "process": ("image", "container_port", "service", "compose_file"),
+    "docker": ("install", "service", "compose_file"),
+    "compose": ("install", "image", "command", "instances", "memory"),
+}
 
 
 def read(text: str, file: str = FILE) -> tuple[tuple[EnvironmentSpec, ...], tuple[Diagnostic, ...]]:
@@ -267,15 +279,12 @@ def read(text: str, file: str = FILE) -> tuple[tuple[EnvironmentSpec, ...], tupl
                 "letters, digits, . _ - and /; review/* is one for each branch",
             )
         one_for_each = name.endswith("/*")
-        target = node.value.get("target") if isinstance(node.value, dict) else None
-        in_containers = target is not None and target.value == "docker"
-        starts = ("container_port", "where an instance listens in its container")
-        if not in_containers:
-            starts = ("command", "what starts one instance; it must listen on 127.0.0.1:$PORT")
-        for key in ("image", "container_port") if not in_containers else ("install",):
+        given = node.value.get("target") if isinstance(node.value, dict) else None
+        target = str(given.value) if given is not None and given.value in TARGETS else "process"
+        for key in _NOT_WITH[target]:
             if key in parts:
-                m.error(parts[key], where, f"{where}: `{key}` does not go with target {'docker' if in_containers else 'process'}")
-        for needed, hint in (starts, ("port", "where people come in")):
+                m.error(parts[key], where, f"{where}: `{key}` does not go with target {target}")
+        for needed, hint in (*_STARTS[target], ("port", "where people come in")):
             if isinstance(node.value, dict) and needed not in parts and not (needed == "port" and one_for_each):
                 m.error(node, where, f"{where} must say `{needed}`", hint)
         if one_for_each and "port" in parts:
@@ -291,7 +300,16 @@ def read(text: str, file: str = FILE) -> tuple[tuple[EnvironmentSpec, ...], tupl
             )
         if tls is not None and values.get("router") != "traefik":
             m.error(parts["tls"], where, f"{where}: certificates come with router: traefik", "it needs pip install 'trunkline[traefik]'")
+        if target == "compose" and "strategy" not in parts:
+            values["strategy"] = Strategy(kind="recreate")
         strategy = values.get("strategy", Strategy())
+        if target == "compose" and strategy.kind != "recreate":
+            m.error(
+                parts["strategy"],
+                where,
+                f"{where}: a Compose project is there once: strategy {strategy.kind} does not go with it",
+                "kind: recreate",
+            )
         if (strategy.header and strategy.cookie) or (strategy.value and not (strategy.header or strategy.cookie)):
             m.error(parts["strategy"], where, f"{where}: a cohort is known by a header or by a cookie, and the value of it")
         if strategy.approvers and strategy.approvals > len(strategy.approvers):

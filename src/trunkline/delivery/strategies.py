@@ -92,5 +92,6 @@ def phases(spec: EnvironmentSpec, first: bool, warm: bool = False) -> tuple[Phas
 
 
 def back(spec: EnvironmentSpec) -> tuple[Phase, ...]:
-    """Return the phases of a way back to a release that must be started first: no gate, no hook, no watching."""
-    return (Phase(PhaseKind.SCALE), Phase(PhaseKind.PROMOTE))
+    """Return the phases of a way back to a release that must be started first: no gate, no hook, no watching. What is there once is replaced at once."""
+    turn = (Phase(PhaseKind.SET_WEIGHT, 100),) if spec.is_there_once else ()
+    return (*turn, Phase(PhaseKind.SCALE), Phase(PhaseKind.PROMOTE))

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from trunkline.execution import artifacts
 from trunkline.kit import processes, trees
@@ -11,22 +11,32 @@ from trunkline.model.pipelines import Cache, When
 from trunkline.model.variables import expand
 
 
-def key_of(cache: Cache, workspace: str, values: Mapping[str, str]) -> str:
-    """Return the key as people read it: the expanded text, or the prefix and a digest of the key files."""
+def key_of(cache: Cache, workspace: str, values: Mapping[str, str], git_dir: str | None, sha: str) -> str:
+    """Return the key as people read it: the expanded text, or the prefix and a digest of the key files.
+
+    It is asked for before the job runs, and git is asked in the repository that the job's files come from: what a job leaves in its own `.git` must not be
+    run by git outside of the sandbox.
+    """
+
+    def content(name: str) -> bytes:
+        if cache.by_commits:
+            argv = ["git", f"--git-dir={git_dir}", "log", "-1", "--format=%H", sha, "--", name]
+            return processes.output(argv)[1] if git_dir and sha else b""
+        try:
+            with open(f"{workspace}/{name}", "rb") as f:
+                return f.read()
+        except OSError:
+            return b""
+
+    return keyed(cache, values, content)
+
+
+def keyed(cache: Cache, values: Mapping[str, str], content: Callable[[str], bytes]) -> str:
+    """The same, with what tells the content of a key file, or the commit that changed it last; nothing where there is none."""
     text = expand(cache.key, values)
     if not cache.key_files:
         return text or "default"
-    contents = []
-    for name in cache.key_files:
-        if cache.by_commits:
-            code, commit = processes.output(["git", "log", "-1", "--format=%H", "--", expand(name, values)], workspace)
-            contents += [commit] if code == 0 and commit else []
-            continue
-        try:
-            with open(f"{workspace}/{expand(name, values)}", "rb") as f:
-                contents.append(f.read())
-        except OSError:
-            continue
+    contents = [found for name in cache.key_files if (found := content(expand(name, values)))]
     told = digest(*contents)[:24] if contents else "default"
     return f"{text}-{told}" if text else told
 
@@ -37,9 +47,8 @@ def _folder(root: str, key: str, cache: Cache, scope: tuple[str, str]) -> str:
     return os.path.join(root, digest(project, "" if cache.unprotect else split, key)[:32])
 
 
-def restore(root: str, cache: Cache, workspace: str, values: Mapping[str, str], scope: tuple[str, str]) -> str:
+def restore(root: str, cache: Cache, key: str, workspace: str, values: Mapping[str, str], scope: tuple[str, str]) -> str:
     """Copy the first cache found by key or fallback key into the workspace; return what to say about it."""
-    key = key_of(cache, workspace, values)
     if expand(cache.policy, values) == "push":
         return f"cache {key}: only saved, not restored (policy: push)"
     last = values.get("CACHE_FALLBACK_KEY", "")
@@ -52,9 +61,8 @@ def restore(root: str, cache: Cache, workspace: str, values: Mapping[str, str], 
     return f"cache {key}: none yet"
 
 
-def save(root: str, cache: Cache, workspace: str, values: Mapping[str, str], passed: bool, scope: tuple[str, str]) -> str:
+def save(root: str, cache: Cache, key: str, workspace: str, values: Mapping[str, str], passed: bool, scope: tuple[str, str]) -> str:
     """Keep the cache's files under its key; return what to say about it."""
-    key = key_of(cache, workspace, values)
     if expand(cache.policy, values) == "pull":
         return f"cache {key}: not saved (policy: pull)"
     if cache.when is not When.ALWAYS and (cache.when is When.ON_SUCCESS) != passed:
@@ -72,6 +80,11 @@ def evict(root: str, most: int) -> list[str]:
         entries = [(e.stat().st_mtime, e.path) for e in os.scandir(root) if e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
+    return evict_oldest(entries, most)
+
+
+def evict_oldest(entries: list[tuple[float, str]], most: int) -> list[str]:
+    """The same for folders anywhere, each with when it was used last (epoch seconds)."""
     sizes = {path: trees.size_of(path) for _, path in entries}
     total, gone = sum(sizes.values()), []
     for used, path in sorted(entries):

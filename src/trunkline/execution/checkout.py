@@ -136,7 +136,7 @@ class Workspace:
         packed = "".join(f"{sha} {ref}\n" for ref, sha in sorted(refs.items()))
         wanted = repr((source, sources.sha, packed, _state(f"{source}/index"), _state(f"{source}/shallow")))
         note = f"{self.top}/git-notes"
-        if _text(note) == wanted + "\n" + _git_state(git):
+        if trees.text_of(note) == wanted + "\n" + _git_state(git):
             return  # no job touched it
         trees.remove(git)
         os.makedirs(f"{git}/objects/info")
@@ -151,7 +151,7 @@ class Workspace:
         except OSError:
             pass  # a bare repository has none; git makes one from HEAD when a job asks
         if os.path.exists(f"{source}/shallow"):
-            _write(f"{git}/shallow", _text(f"{source}/shallow"))
+            _write(f"{git}/shallow", trees.text_of(f"{source}/shallow"))
         _write(note, wanted + "\n" + _git_state(git))
 
 
@@ -218,14 +218,6 @@ def _git_state(git: str) -> str:
     return repr([_state(git + part) for part in _GIT_PARTS])
 
 
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as f:
-            return f.read()
-    except OSError:
-        return ""
-
-
 def _write(path: str, text: str) -> None:
     with open(path, "w", encoding="utf-8") as f:
         f.write(text)
@@ -256,6 +248,29 @@ def _refs(git_dir: str) -> Iterable[tuple[str, str]]:
                 yield f"{far}{path}" if kind == "heads" else f"refs/{kind}/{path}", sha
 
 
+def forget_workspaces(root: str, before: float) -> list[str]:
+    """Remove the workspaces below the folders of a folder that were last leased before then (epoch seconds) and are free; return their folders."""
+    gone = []
+    for folder in sorted(e.path for e in os.scandir(root) if e.is_dir(follow_symlinks=False)):
+        for top in sorted(e.path for e in os.scandir(folder) if e.is_dir(follow_symlinks=False)):
+            try:
+                lock = os.open(f"{top}/lock", os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # one of another layout, or not made yet
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = [name for name in os.listdir(top) if name != "lock"]
+                if held and os.fstat(lock).st_mtime < before:
+                    for name in held:
+                        trees.remove(f"{top}/{name}")
+                    gone.append(top)
+            except BlockingIOError:
+                pass  # somebody works in it
+            finally:
+                os.close(lock)
+    return gone
+
+
 def lease_workspace(root: str, name: str) -> Workspace:
     """Lease the first free workspace below a folder, also against other processes. The folder in it is called `name`, as the project is."""
     number = 0
@@ -265,6 +280,7 @@ def lease_workspace(root: str, name: str) -> Workspace:
         lock = os.open(os.path.join(top, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.utime(lock)
             return Workspace(top, name, lock)
         except OSError:
             os.close(lock)

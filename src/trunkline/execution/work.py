@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from trunkline import __version__
 from trunkline.execution import script
 from trunkline.execution.checkout import Sources, Workspace, lease_workspace
+from trunkline.execution.room import Room
 from trunkline.execution.trace import BOLD, GREEN, RED, RESET, Trace
-from trunkline.kit import trees
+from trunkline.kit import identity, trees
 from trunkline.kit.ids import digest
 from trunkline.kit.lazy import lazy
 from trunkline.kit.processes import Cancel
@@ -111,6 +112,8 @@ class Workshop:
     action: Callable[[str], NativeAction | None] = lambda name: None
     fetch_action: Callable[[str, str, str], str] = _no_actions
     read_action: Callable[[str, str], ActionMetadata] = _no_metadata
+    room: Room = field(default_factory=lambda: Room(""))
+    bring: Callable[[str], None] = lambda folder: None  # has at hand what belongs into a folder of artifacts; raises OutsideError
     interpreters: dict[str, interpreters.Interpreter] = field(default_factory=dict)
 
 
@@ -132,17 +135,26 @@ def work(shop: Workshop, task: Assignment, cancel: Cancel, watcher: Callable[[by
     trace = Trace(task.trace_path, secrets, watcher)
     worker = Worker(shop, task, cancel, trace, values)
     try:
-        result = worker.story()
-    except TrunklineError as problem:
-        trace.say(f"{RED}ERROR: {problem.message}{RESET}" + (f"\nhint: {problem.hint}" if problem.hint else ""))
-        result = JobResult(task.job.name, Status.FAILED, Reason.SYSTEM, problem.message)
-    except OSError as problem:
-        said = f"{problem.strerror}: {problem.filename}" if problem.filename else str(problem)
-        trace.say(f"{RED}ERROR: the runner could not go on: {said}{RESET}")
-        result = JobResult(task.job.name, Status.FAILED, Reason.SYSTEM, f"the runner could not go on: {said}")
+        result = _told(worker, trace)
+        if worker.too_much:
+            trace.say(f"{RED}ERROR: {worker.too_much}{RESET}")
+            result = JobResult(task.job.name, Status.FAILED, Reason.SCRIPT, worker.too_much, result.exit_code)
     finally:
         trace.close()
     return replace(result, started_at=began, finished_at=time.time(), log_bytes=trace.size, environment_note=worker.note)
+
+
+def _told(worker: Worker, trace: Trace) -> JobResult:
+    """Let the story run; what ends it early becomes a result."""
+    try:
+        return worker.story()
+    except TrunklineError as problem:
+        trace.say(f"{RED}ERROR: {problem.message}{RESET}" + (f"\nhint: {problem.hint}" if problem.hint else ""))
+        return JobResult(worker.job.name, Status.FAILED, Reason.SYSTEM, problem.message)
+    except OSError as problem:
+        said = f"{problem.strerror}: {problem.filename}" if problem.filename else str(problem)
+        trace.say(f"{RED}ERROR: the runner could not go on: {said}{RESET}")
+        return JobResult(worker.job.name, Status.FAILED, Reason.SYSTEM, f"the runner could not go on: {said}")
 
 
 class Worker:
@@ -151,11 +163,10 @@ class Worker:
         self.job = task.job
         self._about_the_runner()
         self.note = ""
+        self.cache_keys: list[str] = []
+        self.too_much = ""  # why the job was ended: it took too much of the disk
         self.workspace: Workspace | None = None
         self.downloads = ""
-        if shop.folders.downloads:
-            self.downloads = os.path.join(shop.folders.downloads, digest(*task.cache_scope)[:16])
-            os.makedirs(self.downloads, exist_ok=True)
 
     def _about_the_runner(self) -> None:
         """Add what only the runner knows."""
@@ -192,13 +203,17 @@ class Worker:
             trace.say(
                 "WARNING: CI_REGISTRY is empty, there is no container registry: apt install docker-registry on the server, or its setting registry"
             )
+        for folder in (*(folder for _, folder in self.task.inputs), *self.task.named):
+            self.shop.bring(folder)
         missing = [name for name, folder in self.task.inputs if not os.path.isdir(folder) and folder]
         with ExitStack() as open_things:
-            workspace = lease_workspace(self.shop.folders.work, self.task.project.rsplit("/", 1)[-1] or "project")
+            workspace = self._lease()
             open_things.callback(workspace.release)
+            open_things.enter_context(self.shop.room.watched((workspace.top, *([self.downloads] if self.downloads else [])), self._end))
             git_dir = self.task.sources.git_dir
             readable = (f"{git_dir}/objects",) if git_dir else ()  # the lent repository borrows them
             writable = (self.downloads,) if self.downloads else ()
+            open_things.callback(self._give_back, workspace)
             sandbox = open_things.enter_context(self.shop.executor.open(self._order(workspace.folder, readable, writable)))
             if job.workflow is not None:
                 from trunkline.execution.workflow.steps import Steps
@@ -222,6 +237,33 @@ class Worker:
             self._fetch_secrets(sandbox)
             self._fetch(workspace.folder, missing)
             return self._run(sandbox, workspace.top)
+
+    def _lease(self) -> Workspace:
+        """Lease a workspace. On a server they are apart for each cache scope and kind of sandbox, as downloads are: the files belong to another user in each."""
+        work, name = self.shop.folders.work, self.task.project.rsplit("/", 1)[-1] or "project"
+        if self.task.protected is not None:
+            kind = self.shop.executor.kind(self._order("", (), ()))
+            scope = self.task.cache_scope if kind == "host" else (*self.task.cache_scope, kind)
+            work = os.path.join(work, digest(*scope)[:10])
+            if self.shop.folders.downloads:
+                self.downloads = os.path.join(self.shop.folders.downloads, digest(*scope)[:16])
+                os.makedirs(self.downloads, exist_ok=True)
+        return lease_workspace(work, name)
+
+    def _give_back(self, workspace: Workspace) -> None:
+        """Remove all that a job has written which took too much."""
+        self.shop.room.look_now()
+        if self.too_much:
+            for name in os.listdir(workspace.top):
+                if name != "lock":
+                    trees.remove(os.path.join(workspace.top, name))
+            if self.downloads:
+                trees.empty(self.downloads)
+
+    def _end(self, why: str) -> None:
+        """End the job because of what it takes of the disk. Called by another thread."""
+        self.too_much = why
+        self.cancel.turn(hard=True)
 
     def _order(self, folder: str, readable: tuple[str, ...], writable: tuple[str, ...]) -> Order:
         job, hidden = self.job, {v.name for v in self.task.variables if v.masked or v.file}
@@ -285,8 +327,11 @@ class Worker:
         trace = self.trace
         if self.job.caches:
             with trace.section("restore_cache", "Restoring caches"):
+                sources = self.task.sources
                 for cache in self.job.caches:
-                    trace.say(caches.restore(self.shop.folders.caches, cache, folder, self.values, self.task.cache_scope))
+                    key = caches.key_of(cache, folder, self.values, sources.git_dir, sources.sha)
+                    self.cache_keys.append(key)
+                    trace.say(caches.restore(self.shop.folders.caches, cache, key, folder, self.values, self.task.cache_scope))
         if self.task.inputs:
             with trace.section("download_artifacts", "Fetching artifacts"):
                 for name, store in self.task.inputs:
@@ -439,10 +484,13 @@ class Worker:
     def _keep(self, workspace: str, passed: bool) -> tuple[tuple[tuple[str, str], ...], str]:
         """Save caches and artifacts; return the dotenv variables, and what went wrong with them."""
         trace, job = self.trace, self.job
+        self.shop.room.look_now()
+        if self.too_much:
+            return (), ""  # what it has written must go
         if job.caches and not self.cancel.turned:
             with trace.section("save_cache", "Saving caches"):
-                for cache in job.caches:
-                    trace.say(caches.save(self.shop.folders.caches, cache, workspace, self.values, passed, self.task.cache_scope))
+                for cache, key in zip(job.caches, self.cache_keys, strict=True):
+                    trace.say(caches.save(self.shop.folders.caches, cache, key, workspace, self.values, passed, self.task.cache_scope))
         spec = job.artifacts
         if spec is None:
             return (), ""
@@ -455,7 +503,8 @@ class Worker:
             for warning in found.warnings:
                 trace.say(f"WARNING: {warning}")
             if found.paths:
-                artifacts.keep(workspace, found.paths, self.task.store)
+                with identity.files_of_the_process():
+                    artifacts.keep(workspace, found.paths, self.task.store)
             trace.say(f"{plural(len(found.paths), 'file')}, {size(found.size)}")
         for report in spec.reports:
             if report.kind == "dotenv":

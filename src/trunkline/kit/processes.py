@@ -74,6 +74,18 @@ def spawn(argv: list[str], env: Mapping[str, str], output: int) -> int:
     )
 
 
+Action = tuple[int, int, int] | tuple[int, int] | tuple[int, int, str, int, int]
+
+
+def handed_on(files: Mapping[int, int]) -> list[Action]:
+    """Return the file actions of posix_spawn(3) by which a program gets open files: the number there, and the file here. The rest of 0, 1 and 2 is /dev/null."""
+    free = max((*files, *files.values(), 2)) + 1  # by way of numbers that none has
+    way: list[Action] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2) if fd not in files]
+    way[:0] = [(os.POSIX_SPAWN_DUP2, here, free + at) for at, here in enumerate(files.values())]
+    way += [(os.POSIX_SPAWN_DUP2, free + at, there) for at, there in enumerate(files)]
+    return [*way, *((os.POSIX_SPAWN_CLOSE, free + at) for at in range(len(files)))]
+
+
 def run(
     argv: list[str],
     env: Mapping[str, str],

@@ -126,6 +126,15 @@ def read_below(root: str, path: str) -> str | None:
         return None
 
 
+def text_of(path: str) -> str:
+    """Return what stands in a file, "" where there is none. Bytes that are no UTF-8 come through a later write as they were."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
 def open_inside(root: str, path: str, flags: int, mode: int = 0o666) -> int:
     """Open a file below root, where no link is followed: neither the file nor a folder on the way to it. Raises OSError."""
     names = [name for name in path.split("/") if name not in ("", ".")]

@@ -149,6 +149,7 @@ class EnvironmentSpec:
 
     `memory`: bytes of address space that each process of an instance may have, 0 is no limit; `port` 0: an address is leased; `expire`: what serves
     is stopped after that time, 0 is never; `overlap`: whether a new rollout supersedes one that is under way, or waits in a queue of one;
+    For target compose: `service` is the one that people reach, at its `container_port`; `compose_file`, "" for one of the usual names.
     For target docker: `image` (may hold references; "": built of the Dockerfile), `container_port` where instances listen.
     `pattern`: the pattern by which it was made; `metrics`: the path where Prometheus may read each instance.
     """
@@ -158,6 +159,8 @@ class EnvironmentSpec:
     target: str = "process"
     image: str = ""
     container_port: int = 0
+    service: str = ""
+    compose_file: str = ""
     router: str = ""
     install: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
@@ -181,6 +184,11 @@ class EnvironmentSpec:
     overlap: str = "supersede"
     pattern: str = ""
     rollback_safe: bool = True
+
+    @property
+    def is_there_once(self) -> bool:
+        """Whether two of its releases can't be up at the same time."""
+        return self.target == "compose"
 
 
 @record

@@ -4,7 +4,8 @@ TrunklineError
 ├── ConfigError      exit 2   what was written or asked is wrong: a file, an option, a setting
 │   └── UnknownName           a name that is not among the known ones
 ├── OutsideError     exit 3   something outside failed: git, a disk, a network, a missing program
-└── Refused          exit 4   understood, but not allowed
+├── Refused          exit 4   understood, but not allowed
+└── Conflict                  somebody else has changed it meanwhile: look again, decide again. Nobody sees it
 
 Mistakes in pipeline files are no exceptions: they are collected as `Diagnostic`s. A bug leaves with exit status 70.
 """
@@ -49,3 +50,10 @@ class Refused(TrunklineError):
     """Understood, but not allowed."""
 
     exit_code = 4
+
+
+class Conflict(TrunklineError):
+    """What was decided on is not how things are any more: another server has changed it."""
+
+    def __init__(self, message: str = "it was changed by somebody else at the same time", hint: str = "try again") -> None:
+        super().__init__(message, hint)

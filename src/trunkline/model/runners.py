@@ -56,7 +56,9 @@ class Manager:
 
 @record
 class Worker:
-    """Which machine works an attempt of a job: its runner and manager, how it is called, and the hash of the job's token."""
+    """Which machine works an attempt of a job: its runner and manager, how it is called, the hash of the job's token, and, sealed, where people can
+    get into it (server/terminal.py).
+    """
 
     runner: int
     manager: int
@@ -65,3 +67,4 @@ class Worker:
     features: tuple[str, ...] = ()
     handed_at: float = 0.0
     is_acknowledged: bool = False
+    session: str = field(default="", repr=False)

@@ -76,7 +76,7 @@ class Link:
 class JobRun:
     """One job in one run. `id` is unique on a server; `attempt` counts from 1; times are seconds since the epoch.
 
-    `worker` is the machine of the fleet that works it, None for this process.
+    `worker` is the machine of the fleet that works it, None for a server's own runner: then `server` is that server's name.
     """
 
     id: int
@@ -96,6 +96,7 @@ class JobRun:
     environment_note: str = ""
     downstream: Link | None = None
     worker: Worker | None = None
+    server: str = ""
 
     @property
     def name(self) -> str:
@@ -116,7 +117,7 @@ class JobRun:
 class Run:
     """One execution of a pipeline for one event. `number` counts within the project; `workflow` is the file where a project has several pipelines.
 
-    Runs of a project that have the same `concurrency` follow one another (GitHub: concurrency.group).
+    Runs of a project that have the same `concurrency` follow one another (GitHub: concurrency.group). `version` counts how often it was saved.
     """
 
     id: int
@@ -137,6 +138,7 @@ class Run:
     workflow: str = ""
     concurrency: str = ""
     cancels_in_progress: bool = False
+    version: int = 0
 
     def job(self, name: str) -> JobRun:
         """Return the job of that name; raises KeyError."""
@@ -185,7 +187,7 @@ _last_found: dict[str, int] = {}  # a hint, checked before it is believed: runs 
 
 @record
 class JobResult:
-    """What came of one attempt."""
+    """What came of one attempt, whose number is `attempt` (0: of whichever runs)."""
 
     job: str
     status: Status
@@ -199,6 +201,7 @@ class JobResult:
     dotenv: tuple[tuple[str, str], ...] = ()
     log_bytes: int = 0
     environment_url: str = ""
+    attempt: int = 0
 
 
 @record

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from trunkline.kit.record import replace
 from trunkline.kit.words import duration
+from trunkline.model.errors import Conflict
 from trunkline.model.events import EventKind
 from trunkline.model.pipelines import When
 from trunkline.model.runners import Worker
@@ -62,11 +63,21 @@ def _moved(job: JobRun, fate: str, now: float) -> JobRun:
     return replace(job, status=Status.QUEUED, queued_at=now, message=message)
 
 
-def start(run: Run, name: str, now: float, worker: Worker | None = None) -> tuple[Run, Facts]:
-    """Mark a queued job as running, by a machine of the fleet or by this process."""
+def start(run: Run, name: str, now: float, worker: Worker | None = None, server: str = "") -> tuple[Run, Facts]:
+    """Mark a queued job as running, by a machine of the fleet or by a server's own runner; raises Conflict where it is not queued."""
     before = run.job(name)
+    if before.status is not Status.QUEUED:
+        raise Conflict(f"job {name} is not queued any more")
     job = replace(
-        before, status=Status.RUNNING, started_at=now, finished_at=None, exit_code=None, message="", reason=Reason.NONE, worker=worker
+        before,
+        status=Status.RUNNING,
+        started_at=now,
+        finished_at=None,
+        exit_code=None,
+        message="",
+        reason=Reason.NONE,
+        worker=worker,
+        server=server,
     )
     standings = standings_of(run)
     standings.put(job)
@@ -76,7 +87,7 @@ def start(run: Run, name: str, now: float, worker: Worker | None = None) -> tupl
 def settle(run: Run, result: JobResult, now: float) -> tuple[Run, Facts]:
     """Take in what came of one attempt: perhaps another attempt, then whatever that sets free."""
     job = run.job(result.job)
-    if job.status is not Status.RUNNING:
+    if job.status is not Status.RUNNING or result.attempt not in (0, job.attempt):
         return run, ()  # canceled meanwhile, or told twice
     ended = replace(
         job,
@@ -122,7 +133,9 @@ def _siblings(run: Run, ended: JobRun) -> tuple[str, ...]:
 
 
 def skip(run: Run, name: str, message: str, now: float) -> tuple[Run, Facts]:
-    """Leave out a job that was to start, and let those behind it go on."""
+    """Leave out a job that was to start, and let those behind it go on; raises Conflict where it is not queued."""
+    if run.job(name).status is not Status.QUEUED:
+        raise Conflict(f"job {name} is not queued any more")
     job = replace(run.job(name), status=Status.SKIPPED, finished_at=now, message=message)
     standings = standings_of(run)
     standings.put(job)

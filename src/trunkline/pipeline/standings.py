@@ -147,19 +147,20 @@ class Standings:
         status = self.status()
         finished = (self.run.finished_at if self.run.status.is_final else now) if status.is_final else None
         self.run = replace(self.run, jobs=tuple(self.jobs), status=status, finished_at=finished)
-        _remembered[id(self.run)] = self
+        _remembered[id(self.run.jobs)] = self
         while len(_remembered) > 64:
             _remembered.pop(next(iter(_remembered)), None)
         return self.run
 
 
-_remembered: dict[int, Standings] = {}  # an entry holds its run, so that the identity stays its own
+_remembered: dict[int, Standings] = {}  # by the identity of a run's jobs: an entry holds them, so that it stays their own
 
 
 def standings_of(run: Run) -> Standings:
     """Return the counts of a run, for one user: they are remembered again by `done`."""
-    known = _remembered.pop(id(run), None)
-    if known is not None and known.run is run:
+    known = _remembered.pop(id(run.jobs), None)
+    if known is not None and known.run.jobs is run.jobs:
+        known.run = run  # it may have been saved meanwhile
         return known
     order = {stage: i for i, stage in enumerate(run.stages)}
     stage = [order.get(job.job.stage, 0) for job in run.jobs]

@@ -20,7 +20,7 @@ class Order:
     those of `writable` written. `values` are what the job's variables resolve to, `shared` those of them that its services may see. `scope`: the
     project, and which of its kinds of refs. `say` tells the job's log. `deploys`: "start" for a job that deploys (what it has
     started in an engine of its own stays, if it passes), "stop" for one that ends what another has deployed.
-    `must_be_up`: a service that does not come up fails the job.
+    `must_be_up`: a service that does not come up fails the job. `doors`: ports of the machine's loopback that it may reach.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Order:
     scope: tuple[str, str] = ("", "")
     deploys: str = ""
     must_be_up: bool = False
+    doors: tuple[int, ...] = ()
     say: Callable[[str], None] = _silent
     cancel: Cancel | None = None
 
@@ -124,6 +125,10 @@ class Executor(Protocol):
 
     def objections(self, job: Job, variables: Mapping[str, str]) -> tuple[tuple[Place, str], ...]:
         """Return what keeps this executor from running the job, each with its place; nothing means it can."""
+        ...
+
+    def kind(self, order: Order) -> str:
+        """Return the name of the kind of sandbox that `open` would make: files that jobs leave in one kind may belong to others than in another."""
         ...
 
     def open(self, order: Order) -> AbstractContextManager[Sandbox]:

@@ -1,10 +1,11 @@
 """Store -> Transaction: where the state lives. A use-case is a plain function of a Transaction; the store decides in which thread it runs.
 
 Contract: what a `write` returned has been committed and survives a kill; a function that raises leaves nothing behind; writes happen one
-after the other in the order in which they were asked for; a `read` sees a whole state, never half of a write.
+after the other in the order in which they were asked for; a `read` sees a whole state, never half of a write. Where several servers share a
+database their writes happen beside one another: whoever changes a run says how it was, and is refused with Conflict if it was another way.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from trunkline.kit.record import record
@@ -98,12 +99,30 @@ class Transaction(Protocol):
         ...
 
     def load_run(self, run: int) -> Run | None: ...
-    def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:
-        """Save what changed between two states of a run, and the facts, together."""
+    def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> Run:
+        """Save what changed between two states of a run, and the facts, together; return it with its new version.
+
+        Raises Conflict, and saves nothing, where `before` is not how the run is now.
+        """
         ...
 
     def rewrite_jobs(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> Run:
-        """Save what jobs a run has now, where that became known late: those without an id are new and get one, those that are missing are forgotten."""
+        """Save what jobs a run has now, where that became known late: those without an id are new and get one, those that are missing are forgotten.
+
+        Raises Conflict as `save_run`.
+        """
+        ...
+
+    def renewed(self, run: Run, lock: bool = False) -> Run | None:
+        """Return a run as it is now, cheaply where little has changed since; None if it is gone. In a write `lock` keeps others from changing it."""
+        ...
+
+    def first_free(self, runs: Sequence[int]) -> int | None:
+        """In a write: return the first of these runs that nobody is changing just now, kept from others until the end; or None."""
+        ...
+
+    def versions(self, project: str = "") -> dict[int, int]:
+        """Return the versions of the runs that have not ended, by id; of one project or of all."""
         ...
 
     def add_schedule(self, schedule: Schedule) -> Schedule:
@@ -122,11 +141,32 @@ class Transaction(Protocol):
 
     def find_run(self, project: str, number: int) -> Run | None: ...
     def find_job(self, job: int) -> tuple[Run, str] | None: ...
+    def run_of(self, job: int) -> int | None:
+        """Return the id of the run that a job belongs to."""
+        ...
+
     def newest_job(self, project: str, ref: str, job: str) -> tuple[int, int] | None:
         """Return (run, job) by id of the newest job of that name on a ref that has passed, or None."""
         ...
 
     def unfinished_runs(self) -> list[int]: ...
+    def keep_artifacts(self, run: int, job: int, now: float, listing: Sequence[tuple[str, int]], expires_at: float | None = None) -> None:
+        """Note that the artifacts of a job lie in the bucket, what they are (path, bytes), and until when."""
+        ...
+
+    def kept_artifacts(self, jobs: Sequence[int]) -> dict[int, float]:
+        """Return since when the artifacts of these jobs lie in the bucket."""
+        ...
+
+    def listed_artifacts(self, job: int) -> list[tuple[str, int]]:
+        """Return what the artifacts of a job in the bucket are."""
+        ...
+
+    def expired_artifacts(self, now: float) -> list[tuple[int, int]]:
+        """Return (run, job) of the artifacts in the bucket whose time is over."""
+        ...
+
+    def forget_artifacts(self, job: int) -> None: ...
     def attempts(self, job: int) -> list[dict[str, Any]]: ...
     def save_report(self, job: int, kind: str, body: Any) -> None: ...
     def reports(self, run: int) -> list[tuple[str, str, Any]]: ...

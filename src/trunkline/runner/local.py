@@ -491,19 +491,18 @@ def local_executor(isolation: str = "none", shown: tuple[str, ...] = (), needs_m
 
     Where no job `needs_more` than processes, what knows about containers is not loaded.
     """
-    from trunkline.adapters.executors.host import HostExecutor
+    from trunkline.adapters.executors.host import HostExecutor, Limits, Walls
 
+    walls = Walls("" if isolation == "none" else isolation, shown=shown)
     named = {n: v for n, v in os.environ.items() if n.startswith(("TRUNKLINE_JOB_", "TRUNKLINE_DOCKER_", "TRUNKLINE_EXECUTOR"))}
     if not named and not needs_more:
-        return HostExecutor(isolation, shown=shown)
+        return HostExecutor(walls)
     from trunkline.wiring import builtin
     from trunkline.wiring.settings import load
 
     settings = load({}, named, os.devnull)
-    host = HostExecutor(
-        isolation, shown=shown, memory=settings.job_memory, file_size=settings.job_file_size, processes=settings.job_processes
-    )
-    return builtin.executor(settings, host, f"local-{os.getuid()}")
+    limits = Limits(settings.job_memory, settings.job_file_size, settings.job_processes)
+    return builtin.executor(settings, HostExecutor(walls, limits), f"local-{os.getuid()}")
 
 
 def _file_name(job: str) -> str:

@@ -24,9 +24,14 @@ class Assigner:
     def __init__(self, line: "Line") -> None:
         self.line = line
         self.leased: dict[int, tuple[str, Sources]] = {}  # by job: its project, and the folder that is lent to it
-        self.tokens = JobTokens()
+        self.tokens = JobTokens(line.data, self._job)
         self.issuer = Issuer(line.data, line.url)
         self.registry: Callable[[str, str], tuple[Variable, ...]] = lambda project, secret: ()  # what tells jobs of the container registry
+
+    def _job(self, number: int) -> tuple[Run, JobRun] | None:
+        of = self.line.store.read(lambda tx: tx.run_of(number))
+        run = self.line.renew(of) if of is not None else None
+        return (run, run.job_by_id(number)) if run is not None else None
 
     def assignment(self, run: Run, job: JobRun) -> Assignment:
         """Return what a runner needs to work one attempt; raises a TrunklineError where something of it is missing."""
@@ -44,13 +49,13 @@ class Assigner:
             sources=sources,
             variables=variables,
             trace_path=self.line.trace_path(run.id, job.id, job.attempt),
-            store=self.line.artifact_path(run.id, job.id),
-            inputs=(*((name, self.line.artifact_path(run.id, ids[name])) for name in inputs), *far),
+            store=self.line.artifacts.path(run.id, job.id),
+            inputs=(*((name, self.line.artifacts.path(run.id, ids[name])) for name in inputs), *far),
             label="the server's own runner",
             timeout=self.line.job_timeout,
             contexts=contexts,
             protected=self.is_protected(run),
-            named=tuple(self.line.artifact_path(run.id, j.id) for j in run.jobs) if contexts is not None else (),
+            named=tuple(self.line.artifacts.path(run.id, j.id) for j in run.jobs) if contexts is not None else (),
         )
 
     def _contexts(self, run: Run, job: JobRun) -> Mapping[str, object]:

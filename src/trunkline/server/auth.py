@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from trunkline.kit.ids import token
 from trunkline.model.errors import Refused
@@ -89,7 +89,7 @@ class Doorkeeper:
         self.store.write(lambda tx: tx.add_session(hashed(secret), user.id, time.time() + SESSION_SECONDS))
         return secret
 
-    def who(self, request: Request) -> User | None:
+    def who(self, request: HTTPConnection) -> User | None:
         """Return who asks, by token, by password, or by session; in an open server everybody on this machine."""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         secret = request.headers.get("private-token") or request.headers.get("job-token") or (given if scheme.lower() == "bearer" else "")

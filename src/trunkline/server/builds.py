@@ -100,7 +100,7 @@ def builder(shop: Workshop) -> Build:
         scope = digest(project, os.path.dirname(folder))  # what the releases of one environment build is for them alone
         downloads = os.path.join(shop.folders.downloads, scope[:16])
         os.makedirs(downloads, exist_ok=True)
-        order = Order("release", app, writable=(downloads,))
+        order = Order("release", app, writable=(downloads,), scope=(project, "release"))
         with shop.executor.open(order) as sandbox, open(log, "wb") as out:
             env = sandbox.environment() | {"UV_LINK_MODE": "copy", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "CI_PROJECT_DIR": app}
             env |= {"PIP_CACHE_DIR": f"{downloads}/pip", "UV_CACHE_DIR": f"{downloads}/uv"}

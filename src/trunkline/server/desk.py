@@ -1,14 +1,14 @@
 """What API and pages look things up with, and what they refuse."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from trunkline.kit import trees
 from trunkline.kit.codec import to_plain
 from trunkline.model.deliveries import Rollout
 from trunkline.model.errors import ConfigError, Refused
-from trunkline.model.runs import JobRun, Run
+from trunkline.model.runs import JobRun, Run, Status
+from trunkline.ports.peers import Peer
 from trunkline.ports.store import User
 from trunkline.server.auth import Doorkeeper
 from trunkline.server.deliveries import Deliverer
@@ -46,6 +46,7 @@ class Desk:
         self.line, self.doorkeeper, self.store, self.deliverer, self.schedules = line, doorkeeper, line.store, deliverer, schedules
         self.requests, self.mirrors, self.fleet, self.registry = requests, mirrors, fleet, registry
         self.starter = Starter(line.store, line)
+        self.servers: Callable[[], list[Peer]] = list  # tells which servers there are
 
     def run(self, project: str, number: int) -> Run:
         """Return a run; raises NotFound."""
@@ -53,6 +54,19 @@ class Desk:
         if found is None:
             raise NotFound(f"there is no run {number} of {project}")
         return found
+
+    def at_servers(self) -> list[tuple[Peer, bool, list[tuple[Run, JobRun]]]]:
+        """Return the servers, whether each leads, and what its own runner works."""
+        peers, leader = self.line.peers, self.line.peers.leader()
+        here = [
+            (run, job)
+            for run in list(self.line.active.values())
+            for job in run.jobs
+            if job.status is Status.RUNNING and job.worker is None and job.downstream is None
+        ]
+        return [
+            (p, p.id == leader, [(run, job) for run, job in here if not peers.is_shared or job.server == p.name]) for p in self.servers()
+        ]
 
     def job(self, job: int) -> tuple[Run, JobRun]:
         """Return a job and its run; raises NotFound."""
@@ -79,7 +93,7 @@ class Desk:
         if not name:
             raise ConfigError("which job? add ?job=NAME to the address")
         found = self.store.read(lambda tx: tx.newest_job(project, ref, name))
-        if found is None or not os.path.isdir(self.line.artifact_path(*found)):
+        if found is None or not self.line.artifacts.are_there(*found):
             raise NotFound(f"no job {name!r} of {project} at {ref} has passed and left files that are still kept")
         self.check_access(user, self.job(found[1])[1])
         return found[1]
@@ -87,17 +101,16 @@ class Desk:
     def artifacts(self, job: int) -> list[dict[str, Any]]:
         """Return the files that a job left."""
         run, _ = self.job(job)
-        store = self.line.artifact_path(run.id, job)
-        return [{"path": path, "size": info.st_size} for path, info in sorted(trees.files_below(store))]
+        return [{"path": path, "size": size} for path, size in self.line.artifacts.listing(run.id, job)]
 
     def artifacts_exist(self, run: Run, job: JobRun) -> bool:
         """Say whether a job left files that are still kept."""
-        return os.path.isdir(self.line.artifact_path(run.id, job.id))
+        return self.line.artifacts.are_there(run.id, job.id)
 
     def artifact(self, job: int, path: str) -> str:
         """Return where one file of a job lies; raises NotFound, also for a path or a link that leads out."""
         run, _ = self.job(job)
-        store = os.path.realpath(self.line.artifact_path(run.id, job))
+        store = os.path.realpath(self.line.artifacts.bring(run.id, job))
         full = os.path.realpath(os.path.join(store, path))
         if not full.startswith(store + os.sep) or not os.path.isfile(full):
             raise NotFound(f"job {job} left no file {path}")

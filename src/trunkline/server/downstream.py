@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trunkline.kit import trees
 from trunkline.kit.record import replace
-from trunkline.model.errors import ConfigError, TrunklineError
+from trunkline.model.errors import ConfigError, Conflict, TrunklineError
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import FarNeed, Trigger
 from trunkline.model.runs import JobResult, JobRun, Link, Reason, Run, Status
@@ -38,7 +38,10 @@ class Downstream:
 
     def start(self, run_id: int, name: str) -> None:
         """Start the run that a queued job triggers."""
-        run = self.line.change(run_id, lambda r: settle.start(r, name, time.time()))
+        try:
+            run = self.line.begin(run_id, self.line.run(run_id).job(name))
+        except Conflict:
+            return  # another server has started it
         job = run.job(name)
         trigger = job.job.trigger
         assert trigger is not None
@@ -108,11 +111,11 @@ class Downstream:
                 )
             found = next((j.id for j in other.jobs if j.name == job and j.status is Status.PASSED), None)
             where = f"run {other.number}"
-            folder = self.line.artifact_path(other.id, found) if found is not None else ""
+            folder = self.line.artifacts.bring(other.id, found) if found is not None else ""
         else:
             newest = self.line.store.read(lambda tx: tx.newest_job(project, ref, job))
             where = f"{project} at {ref}"
-            folder = self.line.artifact_path(*newest) if newest is not None else ""
+            folder = self.line.artifacts.bring(*newest) if newest is not None else ""
         if not folder or not os.path.isdir(folder):
             raise MissingArtifacts(f"job {job!r} of {where} has no artifacts to take", "did it pass, and are they kept still?")
         return f"{job} of {where}", folder
@@ -134,16 +137,16 @@ class Downstream:
         else:
             project, event = run.project, replace(run.event, kind=EventKind.PARENT)
             entry = child_entry(
-                run, job, values, lambda name, path: trees.read_below(self.line.artifact_path(run.id, run.job(name).id), path)
+                run, job, values, lambda name, path: trees.read_below(self.line.artifacts.bring(run.id, run.job(name).id), path)
             )
         self._check_depth(run, project, event)
         found = self.line.project(project)
         assert found is not None
 
         def link(tx: Transaction, child: Run) -> None:
-            linked = run.with_jobs({job.name: replace(job, downstream=Link(child.id, child.project, child.number))})
-            tx.save_run(run, linked, (), time.time())
-            self.line.active[run.id] = linked
+            now = tx.renewed(run, lock=True) or run
+            linked = now.with_jobs({job.name: replace(now.job(job.name), downstream=Link(child.id, child.project, child.number))})
+            tx.save_run(now, linked, (), time.time())
 
         event = replace(event, variables=handed_down(job, run.event, values))
         child = self.line.accept(found, event, entry=entry, parent=Link(run.id, run.project, run.number, job.id), also=link)

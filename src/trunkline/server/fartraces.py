@@ -1,24 +1,37 @@
 """Logs that come from other machines, piece by piece. What was sent is kept as it was, for offsets and checksums; what people read has the times that
 runners put before each line taken out (they go into the index). Source: the runner protocol, its sections on traces and on the format of logs.
+
+Where several servers take pieces of one log, each by turns, how far it has come lies beside it (`.state`): whoever holds the lock of that file appends.
 """
 
+import fcntl
 import os
 import re
 import shutil
+import struct
 import threading
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from trunkline.execution.trace import ENTRY
 from trunkline.kit import patterns
 
 MOST = 512 << 20  # bytes of one log
+_STATE = struct.Struct(">IQQQQ?I")  # what lies beside a log: crc, size, lines, shown, indexed_at, is_plain, length of held
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) [0-9a-f]{2}[OE]([ +])")
-_MARK, _LONGEST = 16, 1 << 20  # bytes: of what tells that a log differs, of a line that is not complete
+_SECTION = b"\x1b[0Ksection_"  # before which runners write what clears the line
+_MARK, _HEAD, _LONGEST = (
+    16,
+    48,
+    1 << 20,
+)  # bytes: of a mark of a section, of a time before a line, of a line that is not complete (at least)
 _TIMED = re.compile(rb"Z [0-9a-f]{2}[OE][ +]")  # what no line with a time is without; quick to look for
 _JOINS = re.compile(rb"Z [0-9a-f]{2}[OE]\+")  # perhaps a line that goes on with the one before
 _STAMPS = re.compile(rb"\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z [0-9a-f]{2}[OE] ")
+_USUAL = re.compile(rb"\n[^\n]{26}Z [0-9a-f]{2}[OE] ")  # loose, since in a log with times each line has one
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -26,7 +39,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 class Appended:
     """A file that grows, held open between writes as long as few others are: opening it each time was most of the work."""
 
-    most, count = 600, 0
+    most, count = 600, 0  # (serve raises the first where the system lets it)
 
     def __init__(self, path: str) -> None:
         self.path, self.fd = path, -1
@@ -55,8 +68,9 @@ class Appended:
 class FarTrace:
     """One attempt's log; may be taken up again by another process. Its methods may be called from any thread."""
 
-    def __init__(self, path: str, is_new: bool = False) -> None:
-        self.path, self.sent_path = path, path + ".sent"
+    def __init__(self, path: str, is_new: bool = False, is_shared: bool = False) -> None:
+        self.path, self.sent_path, self.state_path = path, path + ".sent", path + ".state"
+        self.is_shared, self.known = is_shared, b""
         self.sent, self.show, self.times = Appended(path + ".sent"), Appended(path), Appended(path + ".idx")
         self.lock = threading.Lock()
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -64,15 +78,74 @@ class FarTrace:
         self.held = b""  # of a line that is not complete
         self.indexed_at = 0
         self.is_plain, self.tail = True, b""  # so far what was sent is what people read; its last bytes
-        if is_new:
-            for old in (self.sent_path, path, path + ".idx"):
-                if os.path.exists(old):
-                    os.unlink(old)
-        elif os.path.exists(self.sent_path):
-            self.is_plain = False
-            self._take_up()
-        elif os.path.exists(path):
-            self._count()
+        with self._turn():
+            if is_new:
+                self._remove()
+            elif self.known:
+                return
+            elif os.path.exists(self.sent_path):
+                self.is_plain = False
+                self._take_up()
+            elif os.path.exists(path):
+                self._count()
+
+    def _remove(self) -> None:
+        for old in (self.sent_path, self.path, self.path + ".idx"):
+            if os.path.exists(old):
+                os.unlink(old)
+
+    @contextmanager
+    def _turn(self, is_last: bool = False) -> Iterator[bool]:
+        """Append alone; with what other servers have appended in mind. False: another has ended the log."""
+        with self.lock:
+            if not self.is_shared:
+                yield True
+                return
+            flags = os.O_RDWR | os.O_CLOEXEC | (0 if is_last else os.O_CREAT)
+            try:
+                fd = os.open(self.state_path, flags, 0o600)
+            except FileNotFoundError:
+                self.rest()
+                yield False
+                return
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                self._adopt(os.pread(fd, 2 * _LONGEST, 0))
+                yield True
+                if is_last:
+                    os.unlink(self.state_path)
+                    return
+                state = self._state()
+                if state != self.known:
+                    os.pwrite(fd, state, 0)
+                    os.ftruncate(fd, len(state))
+                    self.known = state
+            finally:
+                os.close(fd)
+
+    def _state(self) -> bytes:
+        numbers = (self.crc, self.size, self.lines, self.shown, self.indexed_at, self.is_plain, len(self.held))
+        return _STATE.pack(*numbers) + self.held + self.tail
+
+    def _adopt(self, state: bytes) -> None:
+        """Go on from where another server has come to; what it wrote and did not answer for is taken back."""
+        if state and state != self.known:
+            numbers = _STATE.unpack_from(state)
+            if numbers[5] != self.is_plain:
+                self.rest()  # there are other files now
+            self.crc, self.size, self.lines, self.shown, self.indexed_at, self.is_plain, held = numbers
+            self.held, self.tail = state[_STATE.size : _STATE.size + held], state[_STATE.size + held :]
+            self.known = state
+        if state:
+            for path, size in ((self.path, self.shown), *(() if self.is_plain else ((self.sent_path, self.size),))):
+                if os.path.exists(path) and os.path.getsize(path) > size:
+                    os.truncate(path, size)
+
+    def look(self) -> None:
+        """Take in what other servers have appended."""
+        if self.is_shared:
+            with self._turn():
+                pass
 
     def _take_up(self) -> None:
         """Make what people read anew from what was sent."""
@@ -108,25 +181,50 @@ class FarTrace:
 
     def append(self, start: int, data: bytes) -> bool:
         """Append what begins at `start`; False, and nothing is taken, where that is not where the log ends."""
-        with self.lock:
-            if start != self.size:
-                return False
-            if data and self.is_plain and _differs(self.tail + data):
-                self._part()
-            if data:
-                self.crc, self.size = zlib.crc32(data, self.crc), self.size + len(data)
-            if data and self.is_plain:
-                self._write(data, 0)
-                self.tail = data[-_MARK:]
-            elif data:
-                self.sent.write(data)
-                self._show(data)
+        if not self.is_shared:  # (the short way: thousands of times a second)
+            with self.lock:
+                return self._append(start, data)
+        with self._turn():
+            return self._append(start, data)
+
+    def _append(self, start: int, data: bytes) -> bool:
+        if start != self.size:
+            return False
+        if data and self.is_plain and self._differs(data):
+            self._part()
+        if data:
+            self.crc, self.size = zlib.crc32(data, self.crc), self.size + len(data)
+        if data and self.is_plain:
+            self._write(data, 0)
+            self.tail = data[-_MARK:]
+        elif data:
+            self.sent.write(data)
+            self._show(data)
+        return True
+
+    def _differs(self, data: bytes) -> bool:
+        """Say whether from here on there is something that people do not read: a mark of a section, or times, which stand in all lines or in none."""
+        if b"\x1b" in data and _SECTION in data:  # (one byte is looked for a hundred times as fast as several)
             return True
+        if _SECTION in self.tail + data[:_MARK]:
+            return True
+        if self.size >= _HEAD:
+            return False
+        head = b""
+        if self.size:
+            with open(self.path, "rb") as f:
+                head = f.read(_HEAD)
+        return _STAMP.match(head + data[:_HEAD]) is not None
 
     def _show(self, data: bytes) -> None:
         """Append to what people read: whole lines, and as much of the last as can't be the beginning of a time."""
         whole = self.held + data if self.held else data
         cut = whole.rfind(b"\n") + 1
+        text, at, count = _usually_timed(whole[:cut])
+        if count:
+            self.held = whole[cut:]
+            self._write(text, at, count)
+            return
         if not _JOINS.search(whole):
             self.held = whole[cut:]
             self._write(*_cleaned(whole[:cut]))
@@ -145,12 +243,12 @@ class FarTrace:
         self.held = rest
         self._write(b"".join(out), at)
 
-    def _write(self, text: bytes, at: int) -> None:
+    def _write(self, text: bytes, at: int, count: int = 0) -> None:
         if text:
             self.show.write(text)
             self._index(at or time.time_ns() // 1_000_000)
             self.shown += len(text)
-            self.lines += text.count(b"\n")
+            self.lines += count or text.count(b"\n")
 
     def _joined(self, out: list[bytes]) -> list[bytes]:
         """Take the end of the last line back: the next one goes on with it."""
@@ -176,24 +274,15 @@ class FarTrace:
         """Return the CRC-32 of what was sent, as runners write it."""
         return f"crc32:{self.crc:08x}"
 
-    def restart(self) -> None:
-        """Forget everything: the runner sends it once more."""
-        with self.lock:
-            self.rest()
-            for old in (self.sent_path, self.path, self.path + ".idx"):
-                if os.path.exists(old):
-                    os.unlink(old)
-            self.crc, self.size, self.lines, self.shown, self.held, self.indexed_at = 0, 0, 0, 0, b"", 0
-            self.is_plain, self.tail = True, b""
-
     def say(self, text: str) -> None:
         """Append a line of our own to what people read."""
-        with self.lock, open(self.path, "ab") as f:
-            f.write(text.encode() + b"\n")
+        with self._turn():
+            self._write(text.encode() + b"\n", 0)
 
     def coverage(self, pattern: str) -> float | None:
         """Return the last number that the pattern finds, in percent."""
-        self._flush()
+        with self._turn():
+            self._flush()
         found = None
         compiled = patterns.compiled(pattern)
         try:
@@ -208,25 +297,40 @@ class FarTrace:
         return found
 
     def _flush(self) -> None:
-        with self.lock:
-            if self.held:
-                match = _STAMP.match(self.held)
-                with open(self.path, "ab") as f:
-                    f.write(self.held[match.end() :] if match else self.held)
-                self.held = b""
+        if self.held:
+            match = _STAMP.match(self.held)
+            self._write(self.held[match.end() :] if match else self.held, 0)
+            self.held = b""
 
     def close(self) -> None:
         """End the log: what was sent is not needed any more."""
-        self._flush()
-        with self.lock:
+        with self._turn(is_last=True) as is_ours:
+            if not is_ours:
+                return
+            self._flush()
             self.rest()
-        if os.path.exists(self.sent_path):
-            os.unlink(self.sent_path)
+            if os.path.exists(self.sent_path):
+                os.unlink(self.sent_path)
 
 
-def _differs(data: bytes) -> bool:
-    """Say whether there is something in it that people do not read. (One expression for both would be six times slower.)"""
-    return _TIMED.search(data) is not None or b"\x1b[0Ksection_" in data
+def _usually_timed(text: bytes) -> tuple[bytes, int, int]:
+    """Return whole lines without times, the last time, and how many lines; no line where one of them has no time of the usual length, or goes on with the
+    one before. The usual case at half the price of the general one.
+    """
+    lines = text.count(b"\n")
+    found = _USUAL.split(b"\n" + text)
+    if len(found) != lines + 1:
+        return b"", 0, 0
+    last = _STAMP.match(text, text.rfind(b"\n", 0, -1) + 1)
+    cleaned = b"\n".join(found[1:])
+    return _marked(cleaned) if b"\x1b" in cleaned else cleaned, _milliseconds(last[1]) if last is not None else 0, lines
+
+
+def _marked(text: bytes) -> bytes:
+    """Return lines with the marks of sections as they are written here."""
+    if text.startswith(_SECTION):
+        text = text[4:]
+    return text.replace(b"\n" + _SECTION, b"\nsection_")
 
 
 def _cleaned(text: bytes) -> tuple[bytes, int]:
@@ -236,14 +340,12 @@ def _cleaned(text: bytes) -> tuple[bytes, int]:
         last = _STAMP.match(text, text.rfind(b"\n", 0, -1) + 1)
         at = _milliseconds(last[1]) if last is not None else 0
         text = _STAMPS.sub(b"\n", b"\n" + text)[1:]
-    if text.startswith(b"\x1b[0Ksection_"):
-        text = text[4:]
-    return text.replace(b"\n\x1b[0Ksection_", b"\nsection_"), at
+    return _marked(text), at
 
 
 def _plain(line: bytes) -> bytes:
     """Return a line with the marks of sections as they are written here: nothing before them."""
-    return line[4:] if line.startswith(b"\x1b[0Ksection_") else line
+    return line[4:] if line.startswith(_SECTION) else line
 
 
 def _milliseconds(stamp: bytes) -> int:

@@ -4,19 +4,21 @@ The protocol is GitLab's (server/runner_api.py). What is here decides: registrat
 heartbeats. Tokens are kept as hashes. What a machine works is kept with the job, so that a restart of this server loses nothing.
 """
 
+import itertools
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from trunkline.kit.record import record, replace
-from trunkline.model.errors import ConfigError, Refused
+from trunkline.model.errors import ConfigError, Conflict, Refused
 from trunkline.model.runners import Access, Manager, Runner, Worker
-from trunkline.model.runs import JobResult, JobRun, Reason, Run, Status
+from trunkline.model.runs import Fact, JobResult, JobRun, Reason, Run, Status
 from trunkline.pipeline import settle
 from trunkline.pipeline.workflows.opening import at_limit
 from trunkline.ports.store import Store
@@ -32,6 +34,9 @@ SILENT = 600.0  # seconds without a word after which a running job is given up
 ONLINE = 120.0  # seconds since the last contact for which a manager counts as online
 GRACE = 3600.0  # seconds for which a token is good after it was rotated; and a canceled job may still clean up
 SEEN_EVERY = 20.0  # seconds between two notes of a contact in the database
+CROSSED = 1.0  # seconds after a conflict with another server in which runs that it is changing are left to it
+SEVERAL = 4  # runs among which a server looks for one that no other server is changing
+MOST_TRIES = 200  # jobs that a request for one looks at before it gives up for now
 
 log = structlog.get_logger()
 
@@ -60,16 +65,17 @@ class Fleet:
     def __init__(self, store: Store, line: Line, url: str) -> None:
         self.store, self.line, self.url = store, line, url
         self.lock = threading.RLock()
-        self.runners = {r.id: r for r in store.read(lambda tx: tx.documents(Runner))}
-        self.managers = {m.id: m for m in store.read(lambda tx: tx.documents(Manager))}
-        self.contacts: dict[int, float] = {m.id: m.contacted_at for m in self.managers.values()}
+        self.runners: dict[int, Runner] = {}
+        self.managers: dict[int, Manager] = {}
+        self.contacts: dict[int, float] = {}
+        self.reload()
         self.held: dict[str, Held] = {}  # by hash of the job's token
         self.heard: dict[int, float] = {}  # by job: when its machine said something last
         self.traces: dict[int, FarTrace] = {}
-        self.dotenv: dict[int, tuple[tuple[str, str], ...]] = {}  # by job: what it has uploaded
-        self.referred: set[int] = set()  # runs whose commit has a ref of its own
+        self.referred: dict[int, str] = {}  # runs whose commit has a ref of its own, with their projects
         self.first: dict[int, int] = {}  # by run: before this place no job was queued when it was looked for last
         self.turn = 0  # grows whenever there may be something new to take
+        self.is_watched: Callable[[int], bool] = lambda job: False  # says whether somebody follows a job's log at another server
         self.boot = os.urandom(4).hex()
 
     # who they are
@@ -98,13 +104,30 @@ class Fleet:
 
     def runner(self, token: str) -> Runner:
         """Return whose token it is; raises Refused."""
-        wanted = hashed(token)
-        for runner in list(self.runners.values()):
-            if runner.token_hash == wanted or (runner.old_hash == wanted and runner.old_until > time.time()):
-                if runner.expires_at is not None and runner.expires_at < time.time():
-                    raise Refused("the runner's token has expired", "register it again")
-                return runner
-        raise Refused("this is no runner's token")
+        found = self._runner(hashed(token))
+        if found is None and self.line.peers.is_shared:  # another server may just have made it
+            self.reload()
+            found = self._runner(hashed(token))
+        if found is None:
+            raise Refused("this is no runner's token")
+        if found.expires_at is not None and found.expires_at < time.time():
+            raise Refused("the runner's token has expired", "register it again")
+        return found
+
+    def _runner(self, wanted: str) -> Runner | None:
+        now = time.time()
+        return next(
+            (r for r in list(self.runners.values()) if r.token_hash == wanted or (r.old_hash == wanted and r.old_until > now)), None
+        )
+
+    def reload(self) -> None:
+        """Read who there is: another server may have changed it."""
+        with self.lock:
+            self.read_at = time.time()
+            self.runners = {r.id: r for r in self.store.read(lambda tx: tx.documents(Runner))}
+            self.managers = {m.id: m for m in self.store.read(lambda tx: tx.documents(Manager))}
+            for manager in self.managers.values():
+                self.contacts[manager.id] = max(self.contacts.get(manager.id, 0.0), manager.contacted_at)
 
     def find(self, number: int) -> Runner:
         """Return a runner; raises ConfigError."""
@@ -151,12 +174,11 @@ class Fleet:
         told = {n: str(info.get(n) or "") for n in ("version", "platform", "architecture", "executor", "revision")}
         system_id = system_id or "<legacy>"
         with self.lock:
-            known = next((m for m in self.managers.values() if m.runner == runner.id and m.system_id == system_id), None)
+            known = self._manager(runner, system_id)
             now = time.time()
             if known is None:
                 new = Manager(0, runner.project, runner.id, system_id, features=names, address=address, contacted_at=now, **told)
-                known = self.store.write(lambda tx: tx.add_document(new))
-                self.managers[known.id] = known
+                known = self._new_manager(runner, new)
             else:
                 after = replace(
                     known,
@@ -171,10 +193,24 @@ class Fleet:
             self.contacts[known.id] = now
             return known
 
+    def _manager(self, runner: Runner, system_id: str) -> Manager | None:
+        return next((m for m in self.managers.values() if m.runner == runner.id and m.system_id == system_id), None)
+
+    def _new_manager(self, runner: Runner, new: Manager) -> Manager:
+        """Save a manager, unless another server has done so at the same time."""
+        with self.line.peers.exclusive("managers"):
+            if self.line.peers.is_shared:
+                self.reload()
+            known = self._manager(runner, new.system_id)
+            if known is None:
+                known = self.store.write(lambda tx: tx.add_document(new))
+                self.managers[known.id] = known
+            return known
+
     def remove_manager(self, runner: Runner, system_id: str) -> None:
         """Forget a manager; raises ConfigError."""
         with self.lock:
-            found = next((m for m in self.managers.values() if m.runner == runner.id and m.system_id == system_id), None)
+            found = self._manager(runner, system_id)
             if found is None:
                 raise ConfigError("there is no such manager")
             self.store.write(lambda tx: tx.remove_document(found))
@@ -259,31 +295,53 @@ class Fleet:
 
     # handing out
 
-    def take(self, runner: Runner, manager: Manager) -> tuple[Run, JobRun, str] | None:
-        """Hand out the oldest job that a runner may take, or None; return it with the job's token."""
+    def take(self, runner: Runner, manager: Manager, session: str = "") -> tuple[Run, JobRun, str] | None:
+        """Hand out the oldest job that a runner may take, or None; return it with the job's token. `session`: see Worker."""
         if runner.is_paused:
             return None
         with self.line.lock:
-            now = time.time()
-            for run_id in sorted(self.line.active):
-                run = self.line.active[run_id]
-                if self.line.workflows.waits(run):
-                    continue
-                for queued in self._queued(run):
-                    if queued.job.trigger is not None or (queued.waits_until() or 0.0) > now:
-                        continue
-                    if (
-                        self.fits(runner, run, queued)
-                        or self.lacks(manager, queued)
-                        or at_limit(run, queued)
-                        or not self.line.groups.may_start(run, queued, self.line.active.values())
-                    ):
-                        continue
-                    if queued.job.workflow is None or self.line.workflows.open(run_id, queued):
-                        return self._hand_out(self.line.run(run_id), queued, runner, manager, now)
-                    self.line.pump()  # it was skipped, or became several jobs: others may be free now
-                    return self.take(runner, manager)
+            for _ in range(MOST_TRIES):
+                found = self._next(runner, manager)
+                if found is None:
+                    return None
+                run, queued = found
+                if queued.job.workflow is None or self.line.workflows.open(run.id, queued):
+                    try:
+                        return self._hand_out(self.line.run(run.id), queued, runner, manager, session)
+                    except Conflict:
+                        continue  # another server was quicker
+                self.line.pump()  # it was skipped, or became several jobs: others may be free now
         return None
+
+    def _next(self, runner: Runner, manager: Manager) -> tuple[Run, JobRun] | None:
+        """Return the next job that a runner may take: where servers were in each other's way lately, of the first run that no other is changing now."""
+        if time.monotonic() - self.line.crossed_at > CROSSED:
+            return next(self._candidates(runner, manager), None)
+        found = {run.id: (run, job) for run, job in itertools.islice(self._candidates(runner, manager), SEVERAL)}
+        if len(found) < 2:
+            return next(iter(found.values()), None)
+        free = self.store.write(lambda tx: tx.first_free(list(found)))
+        return found[free if free is not None else min(found)]
+
+    def _candidates(self, runner: Runner, manager: Manager) -> Iterator[tuple[Run, JobRun]]:
+        """Return the next job that a runner may take of each run, the oldest run first."""
+        now = time.time()
+        for run_id in sorted(self.line.active):
+            run = self.line.active[run_id]
+            if self.line.workflows.waits(run):
+                continue
+            for queued in self._queued(run):
+                if queued.job.trigger is not None or (queued.waits_until() or 0.0) > now:
+                    continue
+                if (
+                    self.fits(runner, run, queued)
+                    or self.lacks(manager, queued)
+                    or at_limit(run, queued)
+                    or not self.line.groups.may_start(run, queued, self.line.active.values())
+                ):
+                    continue
+                yield run, queued
+                break
 
     def _queued(self, run: Run) -> Iterator[JobRun]:
         """Return the queued jobs of a run; it begins where the first was found last, since jobs mostly end in their order."""
@@ -295,11 +353,12 @@ class Fleet:
                     self.first[run.id], is_first = at, False
                 yield jobs[at]
 
-    def _hand_out(self, run: Run, queued: JobRun, runner: Runner, manager: Manager, now: float) -> tuple[Run, JobRun, str]:
+    def _hand_out(self, run: Run, queued: JobRun, runner: Runner, manager: Manager, session: str) -> tuple[Run, JobRun, str]:
+        now = time.time()
         secret = self.line.assigner.tokens.issue(run, queued)
         confirms = "two_phase_job_commit" in manager.features
-        worker = Worker(runner.id, manager.id, _name(runner), hashed(secret), manager.features, now, not confirms)
-        after = self.line.change(run.id, lambda r: settle.start(r, queued.name, now, worker))
+        worker = Worker(runner.id, manager.id, _name(runner), hashed(secret), manager.features, now, not confirms, session)
+        after = self.line.begin(run.id, queued, worker)
         job = after.job(queued.name)
         self.held[worker.token_hash] = Held(run.id, job.id, job.attempt, run.project, since=now)
         self.heard[job.id] = now
@@ -309,22 +368,49 @@ class Fleet:
 
     def _new_trace(self, run_id: int, job: JobRun) -> FarTrace:
         path = self.line.trace_path(run_id, job.id, job.attempt)
-        trace = self.traces[job.id] = FarTrace(path, is_new=True)
+        trace = self.traces[job.id] = FarTrace(path, is_new=True, is_shared=self.line.peers.is_shared)
         return trace
 
     def trace(self, held: Held) -> FarTrace:
         """Return the log of a job that a machine works."""
         found = self.traces.get(held.job)
         if found is None:
-            found = self.traces[held.job] = FarTrace(self.line.trace_path(held.run, held.job, held.attempt))
+            path = self.line.trace_path(held.run, held.job, held.attempt)
+            found = self.traces[held.job] = FarTrace(path, is_shared=self.line.peers.is_shared)
         return found
+
+    def add_dotenv(self, held: Held, pairs: Iterable[tuple[str, str]]) -> None:
+        """Keep variables that a job has uploaded until it ends; whichever server is told of that."""
+        with open(self._dotenv_path(held), "a", encoding="utf-8") as f:
+            f.writelines(json.dumps(pair) + "\n" for pair in pairs)
+
+    def dotenv(self, held: Held) -> tuple[tuple[str, str], ...]:
+        """Return what a job has uploaded."""
+        try:
+            with open(self._dotenv_path(held), encoding="utf-8") as f:
+                return tuple((str(name), str(value)) for name, value in map(json.loads, f))
+        except FileNotFoundError:
+            return ()
+
+    def _dotenv_path(self, held: Held) -> str:
+        return self.line.trace_path(held.run, held.job, held.attempt) + ".dotenv"
 
     def holder(self, job: int, token: str) -> Held:
         """Return what a job's token is for; raises Refused for one that is none, or no more."""
-        found = self.held.get(hashed(token))
+        key = hashed(token)
+        found = self.held.get(key)
+        if found is None and self.line.peers.is_shared:  # another server may just have handed it out
+            run = self.store.read(lambda tx: tx.run_of(job))
+            if run is not None:
+                self.line.renew(run)
+            found = self.held.get(key)
         if found is None or found.job != job:
             raise Refused("the job is not running, or this is not its token")
-        self.heard[job] = time.time()
+        now = time.time()
+        if self.line.peers.is_shared and now - self.heard.get(job, 0.0) > SEEN_EVERY:  # other servers see it there
+            with suppress(OSError):
+                os.utime(self.line.trace_path(found.run, found.job, found.attempt))
+        self.heard[job] = now
         return found
 
     def state(self, held: Held) -> str:
@@ -340,10 +426,15 @@ class Fleet:
         """Take in that a machine has begun a job."""
         with self.line.lock:
             run = self.line.run(held.run)
-            job = run.job_by_id(held.job)
-            if job.worker is not None and not job.worker.is_acknowledged and job.status is Status.RUNNING:
-                begun = replace(job, worker=replace(job.worker, is_acknowledged=True))
-                self.line.change(held.run, lambda r: (r.with_jobs({job.name: begun}), ()))
+            name = run.job_by_id(held.job).name
+
+            def decide(run: Run) -> tuple[Run, tuple[Fact, ...]]:
+                job = run.job(name)
+                if job.worker is None or job.worker.is_acknowledged or job.status is not Status.RUNNING:
+                    return run, ()
+                return run.with_jobs({name: replace(job, worker=replace(job.worker, is_acknowledged=True))}), ()
+
+            self.line.change(held.run, decide)
 
     def canceled(self, job: JobRun) -> None:
         """Take in that a job was canceled which a machine works: one that can clean up may do so, another is told to stop by a 403."""
@@ -358,12 +449,18 @@ class Fleet:
         else:
             self._release(key, held)
 
-    def _release(self, key: str, held: Held) -> None:
+    def _release(self, key: str, held: Held, is_ours: bool = True) -> None:
+        """Forget what a machine worked; where another server has ended it, that has seen to its files."""
         self.held.pop(key, None)
         self.heard.pop(held.job, None)
         trace = self.traces.pop(held.job, None)
-        if trace is not None:
+        if trace is not None and is_ours:
             trace.close()
+        elif trace is not None:
+            trace.rest()
+        if is_ours:
+            with suppress(FileNotFoundError):
+                os.unlink(self._dotenv_path(held))
         self.line.assigner.tokens.revoke(held.job)
 
     def finish(
@@ -403,22 +500,34 @@ class Fleet:
             coverage=coverage,
             environment_note=str(told_more.get("environment_note") or "")[:200],
             environment_url=str(told_more.get("environment_url") or "")[:2000],
+            attempt=held.attempt,
         )
         self._release(key, held)
+        if job.job.release is not None or job.job.pages is not None or (job.job.artifacts is not None and job.job.artifacts.reports):
+            self.line.artifacts.bring(held.run, held.job)  # it may have been another server's to take
         with self.line.lock:
             self.line.settle_far(held.run, held.job, result)
             self.line.pump()
 
     # time
 
-    def tick(self, now: float) -> None:
-        """Queue again what was handed out and never begun; give up what nobody has said anything of for long."""
+    def forget(self) -> None:
+        """Forget what was noted of runs that have ended; take in what other servers have noted of machines."""
         active = self.line.active
         self.first = {run: at for run, at in list(self.first.items()) if run in active}
-        self.referred = {run for run in list(self.referred) if run in active}
+        for run, project in [(run, project) for run, project in list(self.referred.items()) if run not in active]:
+            self.line.repositories.forget_ref(project, f"refs/pipelines/{run}")
+            self.referred.pop(run, None)
+        if self.line.peers.is_shared and time.time() - self.read_at > SEEN_EVERY:
+            self.reload()
+
+    def tick(self, now: float) -> None:
+        """Queue again what was handed out and never begun; give up what nobody has said anything of for long."""
         for key, held in list(self.held.items()):
             job = self.line.run(held.run).job_by_id(held.job)
             silent = now - self.heard.get(held.job, held.since)
+            if silent > SILENT and self.line.peers.is_shared:
+                silent = min(silent, now - _changed_at(self.line.trace_path(held.run, held.job, held.attempt)))
             if held.is_canceling:
                 if now - held.since > GRACE:
                     self._release(key, held)
@@ -429,8 +538,9 @@ class Fleet:
                 self.line.pump()
             elif silent > SILENT:
                 result = JobResult(
-                    job.name, Status.FAILED, Reason.STUCK, f"its runner has said nothing for {silent / 60:.0f} min", finished_at=now
-                )
+                    job.name, Status.FAILED, Reason.STUCK, f"its runner has said nothing for {silent / 60:.0f} min", finished_at=now,
+                    attempt=held.attempt,
+                )  # fmt: skip
                 self._release(key, held)
                 self.line.settle_far(held.run, held.job, result)
                 self.line.pump()
@@ -439,10 +549,35 @@ class Fleet:
         """Take up, after a restart, what machines go on working."""
         for run in list(self.line.active.values()):
             for job in run.jobs:
-                if job.status is Status.RUNNING and job.worker is not None:
-                    self.held[job.worker.token_hash] = Held(run.id, job.id, job.attempt, run.project, since=time.time())
-                    self.heard[job.id] = time.time()
-                    self.line.assigner.tokens.restore(job.worker.token_hash, run, job)
+                self._hold(run, job)
+        for project, _ in self.store.read(lambda tx: tx.projects()) if self.runners else ():
+            for ref in self.line.repositories.refs(project.path, "refs/pipelines"):
+                self.referred[int(ref.rpartition("/")[2])] = project.path
+
+    def _hold(self, run: Run, job: JobRun) -> None:
+        if job.status is Status.RUNNING and job.worker is not None and job.worker.token_hash not in self.held:
+            self.held[job.worker.token_hash] = Held(run.id, job.id, job.attempt, run.project, since=time.time())
+            self.heard[job.id] = time.time()
+            self.line.assigner.tokens.restore(job.worker.token_hash, run, job)
+
+    def renewed(self, before: Run | None, after: Run) -> None:
+        """Take in what other servers have made of a run: what was handed out, what has ended, what was canceled."""
+        known = {job.id: job for job in before.jobs} if before is not None else {}
+        for job in after.jobs:
+            old = known.get(job.id)
+            if old is job:
+                continue
+            self._hold(after, job)
+            if old is None or old.worker is None or old.status is not Status.RUNNING:
+                continue
+            if job.status is Status.CANCELED:
+                self.canceled(old)
+            elif job.status is not Status.RUNNING or job.attempt != old.attempt or job.worker != old.worker:
+                held = self.held.get(old.worker.token_hash)
+                is_same = job.worker is not None and job.status is Status.RUNNING and job.worker.token_hash == old.worker.token_hash
+                if held is not None and not is_same:
+                    self._release(old.worker.token_hash, held, is_ours=False)
+        self.turn += 1
 
     def working(self) -> dict[int, list[tuple[Run, JobRun]]]:
         """Return what runs where, by runner."""
@@ -452,6 +587,13 @@ class Fleet:
                 if job.status is Status.RUNNING and job.worker is not None:
                     found.setdefault(job.worker.runner, []).append((run, job))
         return found
+
+
+def _changed_at(path: str) -> float:
+    try:
+        return os.path.getmtime(path)
+    except OSError:
+        return 0.0
 
 
 def tags_of(job: JobRun) -> tuple[str, ...]:

@@ -15,7 +15,11 @@ class ResourceGroups:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.known = {(g.project, g.name): g for g in store.read(lambda tx: tx.documents(ResourceGroup))}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read which there are: another server may have changed them."""
+        self.known = {(g.project, g.name): g for g in self.store.read(lambda tx: tx.documents(ResourceGroup))}
 
     def of(self, project: str) -> list[ResourceGroup]:
         """Return those of a project whose mode somebody has set."""

@@ -7,25 +7,27 @@ read anew for each of them; the database stays the truth, and a start reads it b
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
 
 from trunkline.execution.work import Assignment
-from trunkline.kit import trees
 from trunkline.kit.processes import Cancel
 from trunkline.kit.record import replace
-from trunkline.model.errors import ConfigError, OutsideError, TrunklineError
+from trunkline.model.errors import ConfigError, Conflict, OutsideError, TrunklineError
 from trunkline.model.events import ZERO_SHA, Event, EventKind
 from trunkline.model.pipelines import When
+from trunkline.model.runners import Worker
 from trunkline.model.runs import Fact, JobResult, JobRun, Link, Reason, Run, Status
 from trunkline.pipeline import settle
 from trunkline.pipeline.compile import Entry
 from trunkline.pipeline.workflows.opening import at_limit
+from trunkline.ports.peers import Peers
 from trunkline.ports.store import Project, Store, Transaction
 from trunkline.reporting.collect import collect
+from trunkline.server.artifacts import Artifacts
 from trunkline.server.assigning import Assigner
 from trunkline.server.downstream import Downstream, MissingArtifacts
 from trunkline.server.environments import JobEnvironments
@@ -83,7 +85,11 @@ class Line:
         url: str,
         job_timeout: float,
         include_hosts: Collection[str] = (),
+        peers: Peers | None = None,
+        artifacts: Artifacts | None = None,
     ) -> None:
+        self.peers = peers or builtin.alone()
+        self.artifacts = artifacts or Artifacts(os.path.join(data, "artifacts"), store)
         self.store, self.repositories, self.pool, self.hub = store, repositories, pool, hub
         self.data, self.url, self.job_timeout = data, url, job_timeout
         self.planner = Planner(store, repositories, url, include_hosts)
@@ -102,6 +108,8 @@ class Line:
         self.workflows, self.variables = Workflows(self), ProjectVariables(store, Sealer(data))
         self.lock = threading.RLock()
         self.active: dict[int, Run] = {}
+        self.crossed_at = float("-inf")  # when another server was quicker than this one last (time.monotonic)
+        self.has_news = False  # other servers have queued jobs
         self.not_here: dict[int, Run] = {}  # runs, as they were when nothing of them was for this process's own runner
         self.projects: dict[str, Project] = {}  # those that were looked up
         self.bridging: set[int] = set()  # active runs with jobs that start runs
@@ -114,6 +122,7 @@ class Line:
         self.on_canceled: Callable[[JobRun], None] = lambda job: (
             None
         )  # told of a job that was canceled while a machine of the fleet worked it
+        self.on_renewed: Callable[[Run | None, Run], None] = lambda before, after: None  # told of what other servers have made of a run
         self.publisher = Publisher(self)
         self.counts = {"runs": 0, "jobs": 0}
         self.unsaved: list[tuple[int, int, JobResult]] = []  # results that wait for the disk
@@ -125,16 +134,12 @@ class Line:
         """Return the file of one attempt's log."""
         return os.path.join(self.data, "traces", str(run // 1000), str(run), f"{job}-{attempt}.log")
 
-    def artifact_path(self, run: int, job: int) -> str:
-        """Return the folder of a job's artifacts."""
-        return os.path.join(self.data, "artifacts", str(run // 1000), str(run), str(job))
-
     # lines 1-4: from a ref to a planned run
 
     def take_refs(self, path: str, user: str) -> list[Run]:
         """Compare the repository's refs with those known and start a run for each that moved. Doing it twice does nothing twice."""
         self.planner.fetch_far(path)
-        with self.lock:
+        with self.turn_of(path):
             self.untaken.add(path)
             project = self.store.read(lambda tx: tx.find_project(path))
             if project is None:
@@ -214,6 +219,20 @@ class Line:
         only_with_jobs: bool = False,
     ) -> list[Run]:
         """As `accept`; a repository with several workflows has a run of each that the event starts."""
+        with self.turn_of(project.path):
+            return self._accepted(project, event, ref, sha, entry, parent, also, only_with_jobs)
+
+    def _accepted(
+        self,
+        project: Project,
+        event: Event,
+        ref: str,
+        sha: str,
+        entry: Entry | None,
+        parent: Link | None,
+        also: Callable[[Transaction, Run], None],
+        only_with_jobs: bool,
+    ) -> list[Run]:
         if not event.is_tag and not event.is_request:
             event = replace(event, open_requests=self.open_requests(project.path, event.ref))
         drafts = self.planner.drafts(project, event, entry)
@@ -237,6 +256,8 @@ class Line:
             return saved
 
         runs = self.store.write(save) if drafts or ref else []
+        if parent is not None:
+            self.renew(parent.run)
         self.workflows.follow(project, event)
         for run, draft in zip(runs, drafts, strict=True):
             self.counts["runs"] += 1
@@ -263,22 +284,10 @@ class Line:
     def change(self, run_id: int, decide: Callable[[Run], tuple[Run, tuple[Fact, ...]]]) -> Run:
         """Apply a pure decision to a run: save, publish, act on what it set free."""
         with self.lock:
-            before = self.active.get(run_id) or self.store.read(lambda tx: tx.load_run(run_id))
-            if before is None:
-                raise ConfigError(f"there is no run {run_id}")
-            after, facts = decide(before)
-            if after is before and not facts:
+            before, after = self._saved(run_id, decide)
+            if after is before:
                 return before
-            self.store.write(lambda tx: tx.save_run(before, after, facts, time.time()))
-            if after.status.is_final:
-                self.active.pop(run_id, None)
-                self.not_here.pop(run_id, None)
-                self.bridging.discard(run_id)
-                self.heights.pop(run_id, None)
-            elif run_id in self.active:
-                self.active[run_id] = after
-            else:
-                self._take_up(after)
+            self._hold(after)
             changed = [(old, new) for old, new in zip(before.jobs, after.jobs, strict=True) if old is not new]
             self._publish(before, after, [new for _, new in changed])
             for old, new in changed:
@@ -295,8 +304,94 @@ class Line:
                     self.downstream.told(after)
             return after
 
+    def _saved(self, run_id: int, decide: Callable[[Run], tuple[Run, tuple[Fact, ...]]]) -> tuple[Run, Run]:
+        """Decide and save; where another server was quicker, look again and decide again. Return how the run was and is."""
+        while True:
+            before = self.active.get(run_id) or self.store.read(lambda tx: tx.load_run(run_id))
+            if before is None:
+                raise ConfigError(f"there is no run {run_id}")
+            after, facts = decide(before)
+            if after is before and not facts:
+                return before, before
+            try:
+                return before, self.store.write(lambda tx, b=before, a=after, f=facts: tx.save_run(b, a, f, time.time()))  # type: ignore[misc]
+            except Conflict:
+                self.crossed_at = time.monotonic()
+                self.renew(run_id)
+
+    def _hold(self, run: Run) -> None:
+        """Keep a run in memory as it is now, as long as it is walked."""
+        if run.status.is_final:
+            self.active.pop(run.id, None)
+            self.not_here.pop(run.id, None)
+            self.bridging.discard(run.id)
+            self.heights.pop(run.id, None)
+        elif run.id in self.active:
+            self.active[run.id] = run
+        else:
+            self._take_up(run)
+
+    # what other servers do
+
+    @contextmanager
+    def turn_of(self, project: str) -> Iterator[None]:
+        """Let nobody else plan runs of a project, or start what only one of them may; what others have done is known by then."""
+        with self.lock, self.peers.exclusive(f"project {project}"):
+            if self.peers.is_shared:
+                self.renew_all(project)
+            yield
+
+    def renew(self, run_id: int) -> Run | None:
+        """Take in what other servers have made of a run; return it, or None if it is gone."""
+        with self.lock:
+            before = self.active.get(run_id)
+            after = self.store.read(lambda tx: tx.load_run(run_id) if before is None else tx.renewed(before))
+            if after is None or after is before:
+                return after
+            if before is None and after.status.is_final:
+                self.hub.publish(f"project:{after.project}", {"run": after.number, "status": after.status.value})
+                return after
+            self._hold(after)
+            if before is None or len(before.jobs) != len(after.jobs):
+                self.heights.pop(run_id, None)
+            known = {job.id: job for job in before.jobs} if before is not None else {}
+            changed = [(known.get(job.id), job) for job in after.jobs if known.get(job.id) is not job]
+            self._publish(before or replace(after, status=Status.CREATED), after, [job for _, job in changed] if before is not None else [])
+            for old, new in changed:
+                is_mine = old is not None and old.status is Status.RUNNING and old.worker is None and old.server == self.peers.name
+                self.has_news |= new.status is Status.QUEUED
+                if old is not None and is_mine and (new.status is not Status.RUNNING or new.attempt != old.attempt):
+                    self.pool.cancel(new.id)
+            self.on_renewed(before, after)
+            return after
+
+    def renew_all(self, project: str = "") -> None:
+        """Take in what other servers have made of all runs, or of those of one project."""
+        with self.lock:
+            now = self.store.read(lambda tx: tx.versions(project))
+            known = {run.id: run.version for run in self.active.values() if not project or run.project == project}
+            for run_id in sorted(now.keys() | known.keys()):
+                if now.get(run_id) != known.get(run_id):
+                    self.renew(run_id)
+
+    def give_up(self, is_gone: Callable[[str], bool]) -> int:
+        """Settle what the runners of servers worked that are no more, or are about to go. Return how many jobs."""
+        count = 0
+        for run in list(self.active.values()):
+            for job in run.jobs:
+                if job.status is Status.RUNNING and job.worker is None and job.downstream is None and is_gone(job.server):
+                    self._interrupt(run.id, job, f"server {job.server or 'of before'} stopped while the job ran")
+                    count += 1
+        if count:
+            self.pump()
+        return count
+
+    def _interrupt(self, run_id: int, job: JobRun, said: str) -> None:
+        result = JobResult(job.name, Status.FAILED, Reason.INTERRUPTED, said, finished_at=time.time(), attempt=job.attempt)
+        self.change(run_id, lambda r: settle.settle(r, result, time.time()))
+
     def rewrite(self, before: Run, after: Run) -> None:
-        """Save a run whose jobs, or what is known of them, came out late."""
+        """Save a run whose jobs, or what is known of them, came out late; raises Conflict."""
         saved = self.store.write(lambda tx: tx.rewrite_jobs(before, after, (), time.time()))
         self.heights.pop(saved.id, None)
         self.active[saved.id] = saved
@@ -371,8 +466,26 @@ class Line:
                 return
             self.downstream.start(run_id, job.name)
 
+    def begin(self, run_id: int, queued: JobRun, worker: Worker | None = None) -> Run:
+        """Mark a queued job as running: here, or by a machine of the fleet. Raises Conflict where another server was quicker, or it is not its turn."""
+
+        def decide(run: Run) -> tuple[Run, tuple[Fact, ...]]:
+            if at_limit(run, queued):
+                raise Conflict
+            return settle.start(run, queued.name, time.time(), worker, "" if worker is not None else self.peers.name)
+
+        if not queued.job.resource_group:
+            return self.change(run_id, decide)
+        with self.turn_of(self.run(run_id).project):
+            if not self.groups.may_start(self.run(run_id), queued, self.active.values()):
+                raise Conflict
+            return self.change(run_id, decide)
+
     def _lease(self, run_id: int, queued: JobRun) -> None:
-        run = self.change(run_id, lambda r: settle.start(r, queued.name, time.time()))
+        try:
+            run = self.begin(run_id, queued)
+        except Conflict:
+            return  # another server works it
         job = run.job(queued.name)
         try:
             task = self.assigner.assignment(run, job)
@@ -385,11 +498,15 @@ class Line:
         self.counts["jobs"] += 1
         topic = f"trace:{job.id}"
         self.pool.start(
-            job.id, task, lambda data: self.hub.publish(topic, {"job": job.id}), lambda result: self._ended(run_id, job.id, result)
+            job.id,
+            task,
+            lambda data: self.hub.publish(topic, {"job": job.id}),
+            lambda result: self._ended(run_id, job.id, replace(result, attempt=job.attempt)),
         )
 
     def _ended(self, run_id: int, job_id: int, result: JobResult) -> None:
         """Settle a result; called by the pool's threads."""
+        result = self._kept(run_id, job_id, result)
         with self.lock:
             project, sources = self.assigner.leased.pop(job_id)
             self.assigner.tokens.revoke(job_id)
@@ -400,6 +517,17 @@ class Line:
             except (OutsideError, OSError) as problem:
                 self.unsaved.append((run_id, job_id, result))
                 log.error("a job's result could not be saved; it is kept in memory and tried again", job=job_id, problem=str(problem))
+
+    def _kept(self, run_id: int, job_id: int, result: JobResult) -> JobResult:
+        """Keep what a job has left where all servers find it; where that fails the job has failed."""
+        spec = self.run(run_id).job_by_id(job_id).job.artifacts
+        try:
+            self.artifacts.keep(run_id, job_id, spec.expire_in if spec is not None else None)
+        except (OutsideError, OSError) as problem:
+            log.error("the artifacts of a job could not be kept", job=job_id, problem=str(problem))
+            if result.status is Status.PASSED:
+                return replace(result, status=Status.FAILED, reason=Reason.OUTSIDE, message=f"its artifacts could not be kept: {problem}")
+        return result
 
     def catch_up(self) -> None:
         """Do what the disk refused: results that could not be saved, pushes without their runs. Cheap when there is nothing."""
@@ -422,6 +550,8 @@ class Line:
     def _settle(self, run_id: int, job_id: int, result: JobResult) -> None:
         with self.lock:
             job = self.run(run_id).job_by_id(job_id)
+            if result.attempt not in (0, job.attempt):
+                return  # it was given up meanwhile
             result = self.publisher.publish(self.run(run_id), job, result)
             self._read_reports(run_id, job, result)
             self.settle(run_id, result)
@@ -467,13 +597,13 @@ class Line:
         if result.dotenv:
             self.store.write(lambda tx: tx.save_dotenv(job.id, result.dotenv))
         if spec is not None and spec.reports:
-            found, wrong = collect(spec, self.artifact_path(run_id, job.id), builtin.report_readers())
+            found, wrong = collect(spec, self.artifacts.bring(run_id, job.id), builtin.report_readers())
             for kind, body in found.items():
                 self.store.write(lambda tx, kind=kind, body=body: tx.save_report(job.id, kind, body))  # type: ignore[misc]
             if wrong:
                 self.store.write(lambda tx: tx.save_report(job.id, "problems", {"problems": wrong}))
-        if spec is not None and spec.expire_in is not None and os.path.isdir(self.artifact_path(run_id, job.id)):
-            Path(self.artifact_path(run_id, job.id) + ".expires").write_text(str(time.time() + spec.expire_in))
+        if spec is not None and spec.expire_in is not None:
+            self.artifacts.expire(run_id, job.id, time.time() + spec.expire_in)
         self.environments.note(self.run(run_id), job, result)
 
     # people's wishes
@@ -540,30 +670,26 @@ class Line:
                 continue
             self._take_up(run)
             for job in run.jobs:
-                if job.status is Status.RUNNING and job.downstream is None and job.worker is None:
+                is_mine = not self.peers.is_shared or job.server == self.peers.name
+                if job.status is Status.RUNNING and job.downstream is None and job.worker is None and is_mine:
                     interrupted += 1
-                    result = JobResult(
-                        job.name, Status.FAILED, Reason.INTERRUPTED, "the server stopped while the job ran", finished_at=time.time()
-                    )
-                    self.change(run_id, lambda r, result=result: settle.settle(r, result, time.time()))  # type: ignore[misc]
-            if run_id in self.active:
-                self.change(run_id, lambda r: settle.advance(r, time.time()))
-        for run in list(self.active.values()):
-            for job in run.jobs:
-                if job.status is Status.RUNNING and job.downstream is not None:
-                    self.downstream.take_up(run, job)
+                    self._interrupt(run_id, job, "the server stopped while the job ran")
+        self.pick_up()
+        return interrupted
+
+    def pick_up(self) -> None:
+        """Do what a server left undone between two steps: doing it twice does nothing twice."""
+        for run_id in list(self.active):
+            self.change(run_id, lambda r: settle.advance(r, time.time()))
+        with self.lock:
+            for run in list(self.active.values()):
+                for job in run.jobs:
+                    if job.status is Status.RUNNING and job.downstream is not None:
+                        self.downstream.take_up(run, job)
         for project, _ in self.store.read(lambda tx: tx.projects()):
             self.take_refs(project.path, "")
         self.pump()
-        return interrupted
 
     def sweep(self) -> None:
         """Remove artifacts whose time has come."""
-        now = time.time()
-        for note in Path(self.data, "artifacts").glob("*/*/*.expires"):
-            try:
-                if float(note.read_text()) < now:
-                    trees.remove(str(note).removesuffix(".expires"))
-                    note.unlink()
-            except (ValueError, OSError) as problem:
-                log.warning("artifact could not be removed", path=str(note), problem=str(problem))
+        self.artifacts.sweep(time.time())

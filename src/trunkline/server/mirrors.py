@@ -54,9 +54,14 @@ class Mirrors:
         self.told: queue.SimpleQueue[tuple[Call, int] | None] = queue.SimpleQueue()
         self.locks: dict[str, threading.Lock] = {}
         self.said: dict[tuple[int, str], str] = {}  # what was told last, by run and context
-        self.known: dict[str, Mirror] = {m.project: m for m in store.read(lambda tx: tx.documents(Mirror))}
+        self.known: dict[str, Mirror] = {}
+        self.reload()
         for name, work in (("mirrors", self._work), ("statuses", self._tell_all)):
             threading.Thread(target=work, name=name, daemon=True).start()
+
+    def reload(self) -> None:
+        """Read which there are: another server may have changed them."""
+        self.known = {m.project: m for m in self.store.read(lambda tx: tx.documents(Mirror))}
 
     def close(self) -> None:
         """End the threads; what they had not begun is begun anew by the next look."""

@@ -32,9 +32,14 @@ from trunkline.server.auth import COOKIE, CSRF_COOKIE, SESSION_SECONDS, check_cs
 from trunkline.server.desk import Desk, NotFound, Unauthorised
 from trunkline.server.measuring import read_ticks
 from trunkline.server.registry import Tag
+from trunkline.server.terminal import session_of
 
 HERE = Path(__file__).parent
 PAGE_SIZE = 50
+TERMINAL_POLICY = (  # xterm.js writes style sheets into the page
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 _COLOURS = {
     "promoted": "passed",
     "rolled_back": "failed",
@@ -94,6 +99,7 @@ class Pages:
             Route("/login", form(self.sign_in, open_=True), methods=["POST"]),
             Route("/logout", form(self.sign_out), methods=["POST"]),
             Route("/jobs/{job:int}", page(self.job)),
+            Route("/jobs/{job:int}/terminal", page(self.terminal)),
             Route("/jobs/{job:int}/artifacts", page(self.artifacts)),
             Route("/jobs/{job:int}/artifacts/{path:path}", page(self.artifact)),
             Route("/jobs/{job:int}/{action}", form(self.act_on_job), methods=["POST"]),
@@ -310,7 +316,7 @@ class Pages:
         run = self.desk.run(self._path(request), request.path_params["number"])
         row = next((r for r in self.desk.store.read(lambda tx: tx.run_rows(run.project, 1, run.id + 1))), None)
         reports = self.desk.store.read(lambda tx: tx.reports(run.id))
-        with_files = {j.id for j in run.jobs if j.job.artifacts is not None and self.desk.artifacts_exist(run, j)}
+        with_files = self.desk.line.artifacts.kept(run.id, [j.id for j in run.jobs if j.job.artifacts is not None])
         return self._render(
             request,
             "run.html",
@@ -382,12 +388,6 @@ class Pages:
         ]
         active = list(self.desk.line.active.values())
         waiting = [(run, job, fleet.waits_for(run, job)) for run in active for job in run.jobs if job.status is Status.QUEUED]
-        here = [
-            (run, job)
-            for run in active
-            for job in run.jobs
-            if job.status is Status.RUNNING and job.worker is None and job.downstream is None
-        ]
         return self._render(
             request,
             "runners.html",
@@ -395,8 +395,8 @@ class Pages:
             rows=rows,
             waiting=waiting[:50],
             more=len(waiting) - 50,
-            here=here,
-            slots=self.desk.line.pool.slots,
+            servers=self.desk.at_servers(),
+            own=self.desk.line.peers.name,
         )
 
     def change_runner(self, request: Request, fields: dict[str, str]) -> Response:
@@ -573,6 +573,14 @@ class Pages:
             files=self.desk.artifacts(job.id)[:6],
             siblings=run.jobs,
         )
+
+    def terminal(self, request: Request) -> Response:
+        """A terminal in a job that runs."""
+        run, job = self.desk.job(request.path_params["job"])
+        session_of(job, self.desk.line.variables.sealer)
+        page = self._render(request, "terminal.html", run=run, job=job)
+        page.headers["Content-Security-Policy"] = TERMINAL_POLICY
+        return page
 
     def act_on_job(self, request: Request, fields: dict[str, str]) -> Response:
         """Start, retry or cancel a job."""

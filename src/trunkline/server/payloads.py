@@ -1,8 +1,8 @@
 """A job as runners of GitLab's protocol get it. Source: the runner protocol, its sections on the payload, variables, git, artifacts and caches."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
+from trunkline.execution.caches import keyed
 from trunkline.kit import processes
 from trunkline.kit.codec import to_plain
 from trunkline.model.errors import ConfigError
@@ -64,7 +64,7 @@ def payload(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any
         "image": _image(j.image),
         "services": [_service(s, values) for s in j.services],
         "artifacts": _artifacts(j.artifacts, values),
-        "cache": [_cache(c, run, values, line.assigner.is_protected(run)) for c in j.caches],
+        "cache": [_cache(c, run, values, line.assigner.is_protected(run), line.repositories.git_dir(run.project)) for c in j.caches],
         "credentials": _credentials(values),
         "dependencies": _dependencies(fleet, run, job, secret),
         "features": {"trace_sections": True, "token_mask_prefixes": ["glcbt-", "glrt-", "tl_"], "failure_reasons": list(FAILURES)},
@@ -84,7 +84,7 @@ def _whole(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> dict[str, Any]
             contexts = fleet.line.workflows.contexts(run, job, secret)
         except ExpressionMistake as mistake:
             raise ConfigError(f"what was handed to the workflow can't be read: {mistake}") from None
-        named = [j.id for j in run.jobs if j.id != job.id and os.path.isdir(fleet.line.artifact_path(run.id, j.id))]
+        named = sorted(fleet.line.artifacts.kept(run.id, [j.id for j in run.jobs if j.id != job.id]))
     return {"trunkline": {"job": to_plain(job.job), "project": run.project, "contexts": contexts, "named": named, "label": job.worker.name}}
 
 
@@ -104,11 +104,11 @@ def _credentials(values: dict[str, str]) -> list[dict[str, str]]:
 
 def _keep_commit(fleet: "Fleet", run: Run) -> None:
     """Let a ref lead to the run's commit, so that it can be fetched whatever becomes of its branch."""
-    if run.id in fleet.referred:
+    if fleet.referred.get(run.id):
         return
     git_dir = fleet.line.repositories.git_dir(run.project)
     if not processes.output(["git", f"--git-dir={git_dir}", "update-ref", f"refs/pipelines/{run.id}", run.event.revision.sha])[0]:
-        fleet.referred.add(run.id)
+        fleet.referred[run.id] = run.project
 
 
 def _refspecs(run: Run) -> list[str]:
@@ -196,23 +196,29 @@ def _artifacts(spec: Artifacts | None, values: dict[str, str]) -> list[dict[str,
     return found
 
 
-def _cache(cache: Cache, run: Run, values: dict[str, str], protected: bool) -> dict[str, Any]:
+def _cache(cache: Cache, run: Run, values: dict[str, str], protected: bool, git_dir: str) -> dict[str, Any]:
     apart = "" if cache.unprotect else "-protected" if protected else "-non_protected"
-    key = expand(cache.key, values) or "default"
-    if cache.key_files:  # what the files hold is known to the job's machine only: the run's commit stands for it
-        key = f"{key}-{'-'.join(os.path.basename(f) for f in cache.key_files)}-{run.event.revision.sha[:12]}"
+    sha, git = run.event.revision.sha, ["git", f"--git-dir={git_dir}"]
+
+    def content(name: str) -> bytes:  # such runners are told the key as it is, so it is made here, of the commit
+        what = ["log", "-1", "--format=%H", sha, "--", name] if cache.by_commits else ["cat-file", "blob", f"{sha}:{name}"]
+        code, told = processes.output([*git, *what])
+        return told if code == 0 else b""
+
+    key = keyed(cache, values, content) + apart
     return {
-        "key": key + apart, "paths": list(cache.paths), "untracked": cache.untracked, "policy": expand(cache.policy, values), "when": cache.when.value,
+        "key": key, "paths": list(cache.paths), "untracked": cache.untracked, "policy": expand(cache.policy, values), "when": cache.when.value,
         "fallback_keys": [expand(k, values) + apart for k in cache.fallback_keys],
     }  # fmt: skip
 
 
 def _dependencies(fleet: "Fleet", run: Run, job: JobRun, secret: str) -> list[dict[str, Any]]:
     found = []
-    for name in artifact_sources(run, job):
-        other = run.job(name)
-        told: dict[str, Any] = {"id": other.id, "name": name, "token": secret}
-        if os.path.isdir(fleet.line.artifact_path(run.id, other.id)):
+    sources = [run.job(name) for name in artifact_sources(run, job)]
+    kept = fleet.line.artifacts.kept(run.id, [other.id for other in sources])
+    for other in sources:
+        told: dict[str, Any] = {"id": other.id, "name": other.name, "token": secret}
+        if other.id in kept:
             told["artifacts_file"] = {"filename": "artifacts.zip", "size": 1}
         found.append(told)
     return found

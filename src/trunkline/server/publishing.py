@@ -25,6 +25,7 @@ from trunkline.model.pipelines import AssetLink, ReleaseSpec
 from trunkline.model.publications import Site, TagRelease
 from trunkline.model.runs import JobResult, JobRun, Reason, Run, Status
 from trunkline.model.variables import expand
+from trunkline.server.keyfile import KeyFile, make_secret, read_secret
 from trunkline.server.merging import Merging
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Publisher:
     def __init__(self, line: "Line") -> None:
         self.line, self.store = line, line.store
         self.folder = os.path.join(line.data, "pages")
-        self.secret = os.urandom(32)  # tickets need not outlive the server
+        self.key = KeyFile(os.path.join(line.data, "pages.key"), read_secret, make_secret)
 
     def publish(self, run: Run, job: JobRun, result: JobResult) -> JobResult:
         """Publish what a job that has passed asks for; return its result, a failure where that could not be done."""
@@ -68,7 +69,7 @@ class Publisher:
         description = expand(spec.description, values)
         if "\n" not in description and len(description) < 200:
             path = description.removeprefix("./")
-            kept = trees.read_below(self.line.artifact_path(run.id, job.id), path)
+            kept = trees.read_below(self.line.artifacts.bring(run.id, job.id), path)
             text = Revisions(self.line.repositories.git_dir(run.project), run.event.revision.sha).read(path) if kept is None else kept
             description = text if path and text is not None else description
         links = tuple(AssetLink(expand(link.name, values), expand(link.url, values), link.kind) for link in spec.links)
@@ -108,7 +109,7 @@ class Publisher:
         spec = job.job.pages
         assert spec is not None
         publish = expand(spec.publish, values).strip("/")
-        source = os.path.join(self.line.artifact_path(run.id, job.id), publish)
+        source = os.path.join(self.line.artifacts.bring(run.id, job.id), publish)
         if not publish or ".." in publish.split("/") or not os.path.isdir(source):
             raise ConfigError(f"there is no folder {publish or '.'!r} among the artifacts to publish", "say artifacts: {paths: [public]}")
         prefix = "-".join(re.findall(r"[a-z0-9]+", expand(spec.prefix, values).lower()))
@@ -138,7 +139,7 @@ class Publisher:
 
     def ticket(self, project: str, until: int) -> str:
         """Return what proves that somebody may see a project's sites until then (epoch seconds)."""
-        proof = hmac.new(self.secret, f"{project}\0{until}".encode(), sha256).digest()[:20]
+        proof = hmac.new(self.key.key().raw_value, f"{project}\0{until}".encode(), sha256).digest()[:20]
         return f"~{until:x}.{base64.b32encode(proof).decode().rstrip('=').lower()}"
 
     def _check(self, ticket: str, project: str) -> None:

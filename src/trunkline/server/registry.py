@@ -166,11 +166,16 @@ class Registry:
                 self.process.wait()
             self.process = None
 
-    def close(self) -> None:
-        """Stop it."""
-        self.closing = True
+    def rest(self) -> None:
+        """Stop it: another server starts its own."""
         with self.lock:
             self._end()
+            self.began = 0.0
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self.closing = True
+        self.rest()
 
     def _configuration(self) -> dict[str, Any]:
         realm = {

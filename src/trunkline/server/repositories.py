@@ -52,11 +52,21 @@ class Repositories:
                 os.rename(draft, folder)
         return folder
 
-    def refs(self, path: str) -> dict[str, str]:
-        """Return all branches and tags with what they point to; a tag object stands for itself."""
-        argv = ["git", f"--git-dir={self.git_dir(path)}", "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags"]
+    def refs(self, path: str, *below: str) -> dict[str, str]:
+        """Return all branches and tags (or what else lies `below`) with what they point to; a tag object stands for itself."""
+        argv = [
+            "git",
+            f"--git-dir={self.git_dir(path)}",
+            "for-each-ref",
+            "--format=%(refname) %(objectname)",
+            *(below or ("refs/heads", "refs/tags")),
+        ]
         _, told = processes.output(argv)
         return dict(line.split(" ", 1) for line in told.decode("utf-8", "replace").splitlines())
+
+    def forget_ref(self, path: str, ref: str) -> None:
+        """Remove a ref."""
+        processes.output(["git", f"--git-dir={self.git_dir(path)}", "update-ref", "-d", ref])
 
     def fix_head(self, path: str) -> str:
         """Return the default branch; the first branch that was pushed becomes it where main does not exist."""

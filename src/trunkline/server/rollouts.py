@@ -108,21 +108,25 @@ class Walker:
         self.unsaved: dict[int, Rollout] = {}
         self.ballast = Ballast(f"{data}/ballast")
         self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self._loop, name="deliverer", daemon=True)
+        self.thread: threading.Thread | None = None
+        self.tell = hub.publish
 
     def start(self) -> None:
         """Find what a stopped server left, and go on."""
+        self.environments.clear()
         for rollout in self.store.read(lambda tx: tx.rollouts()):
             known = self.environment(rollout.project, rollout.environment)
             known.history.append(rollout)
             known.remember(rollout)
         self.ballast.take()
+        self.stopping.clear()
+        self.thread = threading.Thread(target=self._loop, name="deliverer", daemon=True)
         self.thread.start()
 
     def close(self) -> None:
         """Stop walking. Instances and routers go on serving."""
         self.stopping.set()
-        if self.thread.is_alive():
+        if self.thread is not None:
             self.thread.join(10)
 
     def environment(self, project: str, name: str) -> Environment:
@@ -379,6 +383,9 @@ class Walker:
         by_number = {r.release.number: r.release for r in known.history}
         keep = {w.release.number: w.instances for w in wanted}
         running = [n for n in target.running(known.folder) if n in by_number]
+        known.instances = {
+            n: there for n, there in known.instances.items() if n in keep or n in running
+        }  # another may have taken its place
         surplus: list[tuple[int, int]] = []  # release, and from which instance on
         for number in running:
             if number not in keep:
@@ -526,7 +533,7 @@ class Walker:
 
     def publish(self, known: Environment) -> None:
         """Tell those who look at the project's pages."""
-        self.hub.publish(f"project:{known.project}", {"environment": known.name, "status": known.history[-1].status.value})
+        self.tell(f"project:{known.project}", {"environment": known.name, "status": known.history[-1].status.value})
 
     def state(self, project: str) -> list[dict[str, Any]]:
         """Return what there is to say about a project's environments."""

@@ -14,6 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trunkline.execution import archives, artifacts
 from trunkline.model.errors import ConfigError, OutsideError, Refused, TrunklineError
@@ -23,10 +24,13 @@ from trunkline.server.clerk import Clerk
 from trunkline.server.desk import Desk
 from trunkline.server.fleet import Fleet, Held
 from trunkline.server.payloads import payload
+from trunkline.server.terminal import sealed_session
 
 HOLD = 30.0  # seconds for which a request for a job is held
 WATCHED, UNWATCHED = 2, 20  # seconds between two pieces of a log
 MOST_BODY, MOST_PIECE, MOST_TRACE = 1 << 20, 4 << 20, 512 << 20
+JOBS, TRACE = "/api/v4/jobs/", "/trace"
+_TRACE_HEADERS = frozenset((b"content-range", b"job-token", b"x-request-id"))
 _RANGE = re.compile(r"(?:bytes[= ])?(\d+)-(\d+)?")
 
 
@@ -38,30 +42,40 @@ class _Answer(Exception):
         self.status, self.message, self.headers = status, message, {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def routes(desk: Desk, fleet: Fleet, registration_token: str = "") -> list[Route]:
-    """Return the addresses."""
+def trace_of(scope: Scope) -> int:
+    """Return the job whose log a request is about, -1 if it is about something else."""
+    path: str = scope["path"]
+    middle = path[len(JOBS) : -len(TRACE)]
+    return int(middle) if path.startswith(JOBS) and path.endswith(TRACE) and middle.isascii() and middle.isdigit() else -1
+
+
+def doors(desk: Desk, fleet: Fleet, registration_token: str = "") -> tuple[list[Route], ASGIApp]:
+    """Return the addresses, and what takes the pieces of logs (PATCH, where `trace_of` names a job)."""
     api = _Api(desk, fleet, registration_token)
-    return [  # what is asked for most first
-        Route("/api/v4/jobs/{id:int}/trace", api.patch_trace, methods=["PATCH"]),
-        Route("/api/v4/jobs/request", api.request_job, methods=["POST"]),
-        Route("/api/v4/jobs/{id:int}", api.endpoint(api.update, api.jobs), methods=["PUT"]),
-        Route("/api/v4/runners", api.endpoint(api.register), methods=["POST"]),
-        Route("/api/v4/runners", api.endpoint(api.unregister), methods=["DELETE"]),
-        Route("/api/v4/runners/verify", api.endpoint(api.verify), methods=["POST"]),
-        Route("/api/v4/runners/managers", api.endpoint(api.remove_manager), methods=["DELETE"]),
-        Route("/api/v4/runners/reset_authentication_token", api.endpoint(api.rotate), methods=["POST"]),
-        Route("/api/v4/runners/{id:int}/reset_authentication_token", api.endpoint(api.rotate_by_id), methods=["POST"]),
-        Route("/api/v4/runners/router/discovery", api.endpoint(api.discovery)),
-        Route("/api/v4/user/runners", api.endpoint(api.create), methods=["POST"]),
-        Route("/api/v4/jobs/{id:int}/artifacts", api.upload, methods=["POST"]),
-        Route("/api/v4/jobs/{id:int}/artifacts", api.endpoint(api.download), methods=["GET"]),
-    ]
+    return api.routes(), api.patch_trace
 
 
 class _Api:
     def __init__(self, desk: Desk, fleet: Fleet, registration_token: str) -> None:
         self.desk, self.fleet, self.registration_token = desk, fleet, registration_token
         self.traces, self.jobs = Clerk("traces"), Clerk("fleet-jobs")
+
+    def routes(self) -> list[Route]:
+        """Return the addresses, but for that of logs."""
+        return [  # what is asked for most first
+            Route("/api/v4/jobs/request", self.request_job, methods=["POST"]),
+            Route("/api/v4/jobs/{id:int}", self.endpoint(self.update, self.jobs), methods=["PUT"]),
+            Route("/api/v4/runners", self.endpoint(self.register), methods=["POST"]),
+            Route("/api/v4/runners", self.endpoint(self.unregister), methods=["DELETE"]),
+            Route("/api/v4/runners/verify", self.endpoint(self.verify), methods=["POST"]),
+            Route("/api/v4/runners/managers", self.endpoint(self.remove_manager), methods=["DELETE"]),
+            Route("/api/v4/runners/reset_authentication_token", self.endpoint(self.rotate), methods=["POST"]),
+            Route("/api/v4/runners/{id:int}/reset_authentication_token", self.endpoint(self.rotate_by_id), methods=["POST"]),
+            Route("/api/v4/runners/router/discovery", self.endpoint(self.discovery)),
+            Route("/api/v4/user/runners", self.endpoint(self.create), methods=["POST"]),
+            Route("/api/v4/jobs/{id:int}/artifacts", self.upload, methods=["POST"]),
+            Route("/api/v4/jobs/{id:int}/artifacts", self.endpoint(self.download), methods=["GET"]),
+        ]
 
     def endpoint(
         self, answer: Callable[[Request, dict[str, Any]], Response], clerk: Clerk | None = None
@@ -169,10 +183,12 @@ class _Api:
             seen, until = str(given.get("last_update") or ""), time.monotonic() + HOLD
             value = self.fleet.value
 
+            session = sealed_session(given.get("session"), self.desk.line.variables.sealer) if given.get("session") else ""
+
             def begin() -> tuple[Any, Any, dict[str, Any] | None]:
                 runner = self.fleet.runner(_token(request, given))
                 manager = self.fleet.manager(runner, str(given.get("system_id") or ""), given.get("info") or {}, _address(request))
-                return runner, manager, self._take(runner, manager) if seen != value else None
+                return runner, manager, self._take(runner, manager, session) if seen != value else None
 
             runner, manager, found = await self.jobs.do(begin)
             if found is not None:
@@ -186,7 +202,7 @@ class _Api:
                         return Response(status_code=204)
                     if seen != value:
                         runner = self.fleet.runners.get(runner.id, runner)
-                        found = await asyncio.to_thread(self._take, runner, manager)
+                        found = await asyncio.to_thread(self._take, runner, manager, session)
                         if found is not None:
                             return Response(msgspec.json.encode(found), 201, media_type="application/json")
                     seen = value
@@ -205,8 +221,8 @@ class _Api:
 
         return await _told(request, answer)
 
-    def _take(self, runner: Any, manager: Any) -> dict[str, Any] | None:
-        while (found := self.fleet.take(runner, manager)) is not None:
+    def _take(self, runner: Any, manager: Any, session: str) -> dict[str, Any] | None:
+        while (found := self.fleet.take(runner, manager, session)) is not None:
             run, job, secret = found
             try:
                 return payload(self.fleet, run, job, secret)
@@ -216,11 +232,13 @@ class _Api:
         return None
 
     def _held(self, request: Request, given: dict[str, Any]) -> Held:
-        token = str(given.get("token") or request.headers.get("job-token") or "")
+        return self._holder(int(request.path_params["id"]), str(given.get("token") or request.headers.get("job-token") or ""))
+
+    def _holder(self, job: int, token: str) -> Held:
         try:
-            return self.fleet.holder(int(request.path_params["id"]), token)
+            return self.fleet.holder(job, token)
         except Refused as refused:
-            raise _Answer(403, refused.message, Job_Status=self._gone(int(request.path_params["id"]))) from None
+            raise _Answer(403, refused.message, Job_Status=self._gone(job)) from None
 
     def _gone(self, job: int) -> str:
         """Return the state of a job that its machine has lost."""
@@ -232,6 +250,7 @@ class _Api:
         """Take in how a job stands: begun, still there, or ended."""
         held = self._held(request, given)
         state, trace = str(given.get("state") or ""), self.fleet.trace(held)
+        trace.look()
         now = self.fleet.state(held)
         if state in ("pending", "running"):
             if state == "running":
@@ -250,7 +269,7 @@ class _Api:
         told = given.get("trunkline")
         about: dict[str, Any] = told if isinstance(told, dict) else {}
         outputs = tuple((str(n), str(v)) for n, v in about.get("outputs") or ())
-        dotenv = (*self.fleet.dotenv.pop(held.job, ()), *outputs)
+        dotenv = (*self.fleet.dotenv(held), *outputs)
         self.fleet.finish(
             held,
             state == "success",
@@ -261,33 +280,45 @@ class _Api:
         )
         return Response(status_code=200, headers={"Job-Status": "success" if state == "success" else "failed"})
 
-    async def patch_trace(self, request: Request) -> Response:
-        """Append to a log."""
+    async def patch_trace(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Append to a log. It is asked thousands of times a second, so it does without the objects that other questions are made into."""
+        given = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE_HEADERS}
+        try:
+            status, told = await self._append(scope, receive, given)
+        except Exception as problem:  # noqa: BLE001 - _refusal raises again what is none of ours
+            await _identified(_refusal(problem), given.get(b"x-request-id", ""))(scope, receive, send)
+            return
+        headers = [(b"content-length", b"0"), *((name.encode(), value.encode("latin-1")) for name, value in told.items())]
+        if b"x-request-id" in given:
+            headers.append((b"x-request-id", given[b"x-request-id"][:64].encode("latin-1")))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body"})
 
-        async def answer(given: dict[str, Any]) -> Response:
-            match = _RANGE.fullmatch(request.headers.get("content-range", ""))
-            if match is None:
-                raise _Answer(400, "Content-Range is missing")
-            start, data = int(match[1]), await _body(request, MOST_PIECE)
+    async def _append(self, scope: Scope, receive: Receive, given: dict[bytes, str]) -> tuple[int, dict[str, str]]:
+        """Append what comes; return status and headers."""
+        match = _RANGE.fullmatch(given.get(b"content-range", ""))
+        if match is None:
+            raise _Answer(400, "Content-Range is missing")
+        number = trace_of(scope)
+        token = given.get(b"job-token") or dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("token", "")
+        start, data = int(match[1]), await _received(receive, MOST_PIECE)
 
-            def take() -> tuple[Held, bool, dict[str, str]]:
-                held = self._held(request, given)
-                trace = self.fleet.trace(held)
-                if trace.size + len(data) > MOST_TRACE:
-                    self.fleet.finish(held, False, "trace_size_exceeded", None)
-                    raise _Answer(403, "the log is too large", Job_Status="failed")
-                taken = trace.append(start, data)
-                return held, taken, {"Job-Status": self.fleet.state(held), "Range": f"0-{trace.size}"}
+        def take() -> tuple[Held, bool, dict[str, str]]:
+            held = self._holder(number, token)
+            trace = self.fleet.trace(held)
+            if trace.size + len(data) > MOST_TRACE:
+                self.fleet.finish(held, False, "trace_size_exceeded", None)
+                raise _Answer(403, "the log is too large", Job_Status="failed")
+            taken = trace.append(start, data)  # (where other servers take pieces too, size is right only from here on)
+            return held, taken, {"job-status": self.fleet.state(held), "range": f"0-{trace.size}"}
 
-            held, taken, headers = await self.traces.do(take)
-            topic = f"trace:{held.job}"
-            if not taken:
-                return Response(status_code=416, headers=headers)
-            interval = WATCHED if topic in self.desk.line.hub.listeners else UNWATCHED
-            self.desk.line.hub.publish(topic, {"job": held.job})
-            return Response(status_code=202, headers={**headers, "X-GitLab-Trace-Update-Interval": str(interval)})
-
-        return await _told(request, answer, has_fields=False)
+        held, taken, headers = await self.traces.do(take)
+        topic = f"trace:{held.job}"
+        if not taken:
+            return 416, headers
+        interval = WATCHED if topic in self.desk.line.hub.listeners or self.fleet.is_watched(held.job) else UNWATCHED
+        self.desk.line.hub.publish(topic, {"job": held.job})
+        return 202, {**headers, "x-gitlab-trace-update-interval": str(interval)}
 
     # artifacts
 
@@ -308,7 +339,13 @@ class _Api:
         return await _told(request, answer, has_fields=False)
 
     def _keep(self, held: Held, kind: str, shape: str, file: Any, name: str) -> None:
-        store = self.desk.line.artifact_path(held.run, held.job)
+        line = self.desk.line
+        spec = line.run(held.run).job_by_id(held.job).job.artifacts
+        self._take_file(held, kind, shape, file, name, line.artifacts.path(held.run, held.job))
+        if kind != "dotenv":
+            line.artifacts.keep(held.run, held.job, spec.expire_in if spec is not None else None)
+
+    def _take_file(self, held: Held, kind: str, shape: str, file: Any, name: str, store: str) -> None:
         try:
             if kind == "archive":
                 if shape != "zip":
@@ -321,7 +358,7 @@ class _Api:
                     pairs, problem = artifacts.read_dotenv(content.decode("utf-8", "replace"))
                     if problem:
                         raise ConfigError(problem)
-                    self.fleet.dotenv[held.job] = (*self.fleet.dotenv.get(held.job, ()), *pairs)
+                    self.fleet.add_dotenv(held, pairs)
                 else:
                     archives.beside(store, archives.safe(path, name), content)
         except ConfigError as problem:
@@ -337,7 +374,7 @@ class _Api:
         found = self.desk.store.read(lambda tx: tx.find_job(job))
         if found is None or found[0].project != bearer.project:
             raise _Answer(404, "there is no such job")
-        path = archives.zipped(self.desk.line.artifact_path(found[0].id, job), self.desk.line.data)
+        path = self.desk.line.artifacts.archive(found[0].id, job)
         if not path:
             raise _Answer(404, "the job has left no artifacts")
         return FileResponse(path, media_type="application/zip", filename="artifacts.zip", background=BackgroundTask(archives.forget, path))
@@ -347,19 +384,49 @@ async def _told(request: Request, answer: Callable[[dict[str, Any]], Awaitable[R
     """Answer, with errors in the protocol's form and the request's id sent back."""
     try:
         reply = await answer(await _given(request) if has_fields else {})
-    except _Answer as told:
-        reply = JSONResponse({"message": told.message}, told.status, told.headers)
-    except Refused as refused:
-        reply = JSONResponse({"message": refused.message}, 403)
-    except ConfigError as problem:
-        reply = JSONResponse({"message": problem.message}, 400)
-    except ClientDisconnect:
-        reply = Response(status_code=400)
-    except OutsideError as problem:
-        reply = JSONResponse({"message": problem.message}, 503, {"Retry-After": "5"})
-    if "x-request-id" in request.headers:
-        reply.headers["X-Request-Id"] = request.headers["x-request-id"][:64]
+    except Exception as problem:  # noqa: BLE001 - _refusal raises again what is none of ours
+        reply = _refusal(problem)
+    return _identified(reply, request.headers.get("x-request-id", ""))
+
+
+def _refusal(problem: Exception) -> Response:
+    """Return an error in the protocol's form; raises what is a bug."""
+    match problem:
+        case _Answer():
+            return JSONResponse({"message": problem.message}, problem.status, problem.headers)
+        case Refused():
+            return JSONResponse({"message": problem.message}, 403)
+        case ConfigError():
+            return JSONResponse({"message": problem.message}, 400)
+        case ClientDisconnect():
+            return Response(status_code=400)
+        case OutsideError():
+            return JSONResponse({"message": problem.message}, 503, {"Retry-After": "5"})
+        case _:
+            raise problem
+
+
+def _identified(reply: Response, request_id: str) -> Response:
+    """Send a request's id back."""
+    if request_id:
+        reply.headers["X-Request-Id"] = request_id[:64]
     return reply
+
+
+async def _received(receive: Receive, most: int) -> bytes:
+    """Return a request's body; mostly it comes in one piece."""
+    found, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > most:
+            raise _Answer(413, "the request is too large")
+        found.append(piece)
+        if not message.get("more_body", False):
+            return found[0] if len(found) == 1 else b"".join(found)
 
 
 async def _body(request: Request, most: int) -> bytes:

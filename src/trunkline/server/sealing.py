@@ -1,29 +1,16 @@
 """What must not lie readable in the database: sealed (JSON Web Encryption, RFC 7516, A256GCM) with a key that lies in the server's folder."""
 
 import os
-from typing import Any
 
 from trunkline.model.errors import ConfigError
-from trunkline.server.keyfile import KeyFile
-
-
-def _read(content: dict[str, Any]) -> Any:
-    from joserfc.jwk import OctKey
-
-    return OctKey.import_key(content)
-
-
-def _make() -> Any:
-    from joserfc.jwk import OctKey
-
-    return OctKey.generate_key(256)
+from trunkline.server.keyfile import KeyFile, make_secret, read_secret
 
 
 class Sealer:
     """Seals texts; its methods may be called from any thread."""
 
     def __init__(self, folder: str) -> None:
-        self.file = KeyFile(os.path.join(folder, "variables.key"), _read, _make)
+        self.file = KeyFile(os.path.join(folder, "variables.key"), read_secret, make_secret)
 
     def seal(self, value: str) -> str:
         """Return it sealed; "" stays "" ."""

@@ -1,25 +1,30 @@
 """What a running job may prove: its own token for this server, and id tokens for others.
 
-Job tokens live in memory and as long as their attempt. Id tokens are JSON Web Tokens signed with RS256 (OpenID Connect Core 1.0; claims as GitLab
+Job tokens live in memory and as long as their attempt; they are signed, so that a server knows those that another one has issued, as long as their
+attempt runs. Id tokens are JSON Web Tokens signed with RS256 (OpenID Connect Core 1.0; claims as GitLab
 documents them for CI/CD ID tokens); the key lies in the server's folder and is made when it is first needed.
 """
 
+import hmac
 import os
+import struct
 import threading
 import time
-from collections.abc import Mapping
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trunkline.kit.ids import digest, token
 from trunkline.kit.record import record
-from trunkline.model.runs import JobRun, Run
+from trunkline.model.runs import JobRun, Run, Status
 from trunkline.ports.store import Project, User
 from trunkline.server.auth import hashed
-from trunkline.server.keyfile import KeyFile
+from trunkline.server.keyfile import KeyFile, make_secret, read_secret
 
 PREFIX = "glcbt-"  # GitLab's prefix of job tokens: its runner masks what begins with it
 
 
+_ATTEMPT, MARK = struct.Struct(">QI8s"), 16  # what a token tells: job, attempt, something random; bytes of what proves it is ours
 READ_ONLY = (("actions", "read"), ("contents", "read"))  # what a stranger's change may do
 
 
@@ -34,21 +39,39 @@ class Bearer:
 
 
 class JobTokens:
-    """The tokens of the jobs that run now."""
+    """The tokens of the jobs that run now. `find` tells of a job's number the run and the job, for those of other servers."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str, find: Callable[[int], tuple[Run, JobRun] | None]) -> None:
+        self.file = KeyFile(os.path.join(folder, "job_tokens.key"), read_secret, make_secret)
+        self.find = find
         self.lock = threading.Lock()
         self.known: dict[str, Bearer] = {}
 
     def issue(self, run: Run, job: JobRun) -> str:
         """Make one for an attempt."""
-        secret = token(PREFIX)
+        told = _ATTEMPT.pack(job.id, job.attempt, os.urandom(8))
+        secret = PREFIX + urlsafe_b64encode(told + self._mark(told)).decode()
         with self.lock:
-            scopes = job.job.workflow.permissions if job.job.workflow is not None else None
-            if not run.event.trusted:
-                scopes = READ_ONLY
-            self.known[hashed(secret)] = Bearer(job.id, run.id, run.project, scopes)
+            self.known[hashed(secret)] = _bearer(run, job)
         return secret
+
+    def _mark(self, told: bytes) -> bytes:
+        return hmac.digest(self.file.key().raw_value, told, "sha256")[:MARK]
+
+    def _of_another_server(self, secret: str) -> Bearer | None:
+        """Return whose a token is that this server has not issued: of a job that runs still, with our mark."""
+        try:
+            given = urlsafe_b64decode(secret.removeprefix(PREFIX).encode())
+        except ValueError:
+            return None
+        told, mark = given[:-MARK], given[-MARK:]
+        if not secret.startswith(PREFIX) or len(told) != _ATTEMPT.size or not hmac.compare_digest(mark, self._mark(told)):
+            return None
+        number, attempt, _ = _ATTEMPT.unpack(told)
+        found = self.find(number)
+        if found is None or found[1].status is not Status.RUNNING or found[1].attempt != attempt:
+            return None
+        return _bearer(*found)
 
     def for_pulling(self, project: str) -> str:
         """Make one with which the server itself fetches images of a project; it belongs to no job, and ends with the server."""
@@ -59,9 +82,9 @@ class JobTokens:
         return secret
 
     def restore(self, secret_hash: str, run: Run, job: JobRun) -> None:
-        """Let a token be good again after a restart."""
+        """Let a token be good that was issued before a restart, or by another server."""
         with self.lock:
-            self.known[secret_hash] = Bearer(job.id, run.id, run.project)
+            self.known[secret_hash] = _bearer(run, job)
 
     def revoke(self, job: int) -> None:
         """Forget those of a job."""
@@ -70,12 +93,17 @@ class JobTokens:
 
     def bearer(self, secret: str) -> Bearer | None:
         """Return whose it is, if that runs still."""
-        return self.known.get(hashed(secret))
+        return self.known.get(hashed(secret)) or self._of_another_server(secret)
 
     def user(self, secret: str) -> User | None:
         """Return the user that a token stands for: nobody's account, with the few rights of a job."""
         found = self.bearer(secret)
         return User(0, f"job {found.job} of {found.project}", False, job=found.job, scopes=found.scopes) if found is not None else None
+
+
+def _bearer(run: Run, job: JobRun) -> Bearer:
+    scopes = job.job.workflow.permissions if job.job.workflow is not None else None
+    return Bearer(job.id, run.id, run.project, scopes if run.event.trusted else READ_ONLY)
 
 
 def _read(content: dict[str, Any]) -> Any:

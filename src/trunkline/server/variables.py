@@ -19,8 +19,14 @@ class ProjectVariables:
     def __init__(self, store: Store, sealer: Sealer) -> None:
         self.store, self.sealer = store, sealer
         self.known: dict[str, dict[str, ProjectVariable]] = {}  # by project and name: every job that starts asks
-        for one in store.read(lambda tx: tx.documents(ProjectVariable)):
-            self.known.setdefault(one.project, {})[one.name] = one
+        self.reload()
+
+    def reload(self) -> None:
+        """Read which there are: another server may have changed them."""
+        known: dict[str, dict[str, ProjectVariable]] = {}
+        for one in self.store.read(lambda tx: tx.documents(ProjectVariable)):
+            known.setdefault(one.project, {})[one.name] = one
+        self.known = known
 
     def of(self, project: str) -> list[ProjectVariable]:
         """Return a project's, by name."""

@@ -2,15 +2,17 @@
 
 import json
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
 from trunkline.kit.record import replace
-from trunkline.model.errors import TrunklineError
+from trunkline.model.errors import Conflict, TrunklineError
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import Pipeline
-from trunkline.model.runs import JobRun, Run
+from trunkline.model.runs import Fact, JobRun, Run
 from trunkline.model.schedules import Schedule
 from trunkline.pipeline import settle
 from trunkline.pipeline.schedules import next_time
@@ -54,17 +56,24 @@ class Workflows:
             told = opened(run, job, self.outputs(run), self.root(run, job))
         except TrunklineError as problem:
             said = problem.message
-            self.line.change(run_id, lambda r: settle.fail(r, job.name, said, now))
-            return False
+            return self._decided(run_id, lambda r: settle.fail(r, job.name, said, now))
         if told.skipped:
-            self.line.change(run_id, lambda r: settle.skip(r, job.name, told.skipped, now))
-            return False
+            return self._decided(run_id, lambda r: settle.skip(r, job.name, told.skipped, now))
         if told.wrong:
-            self.line.change(run_id, lambda r: settle.fail(r, job.name, told.wrong, now))
-            return False
+            return self._decided(run_id, lambda r: settle.fail(r, job.name, told.wrong, now))
         if told.run is not run and told.run.job(told.jobs[0]) is not job:
-            self.line.rewrite(run, told.run)
+            try:
+                self.line.rewrite(run, told.run)
+            except Conflict:  # another server was quicker: whoever asked looks again
+                self.line.renew(run_id)
+                return False
         return told.jobs == (job.name,) and job.job.workflow is not None and not job.job.workflow.is_open
+
+    def _decided(self, run_id: int, decide: Callable[[Run], tuple[Run, tuple[Fact, ...]]]) -> bool:
+        """End a job that is not started; False, as nobody starts it."""
+        with suppress(Conflict):  # another server has decided the same
+            self.line.change(run_id, decide)
+        return False
 
     def contexts(self, run: Run, job: JobRun, token: str) -> Context:
         """Return what the expressions of a job see when it starts; raises ExpressionMistake and TrunklineError."""

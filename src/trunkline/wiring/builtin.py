@@ -1,6 +1,10 @@
 """What is built in, by name. A new variant is one file in its room and one line here; the modules load when they are asked for."""
 
+from __future__ import annotations
+
 import importlib
+import os
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Any, cast
@@ -10,14 +14,20 @@ from trunkline.model.actions import ActionMetadata
 from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.errors import ConfigError, OutsideError, UnknownName
 from trunkline.ports.actions import NativeAction
+from trunkline.ports.blobs import Blobs
 from trunkline.ports.containers import ContainerEngine
 from trunkline.ports.delivery import DeployTarget, MetricProvider, TrafficRouter
 from trunkline.ports.dialect import Dialect
 from trunkline.ports.executor import Executor
 from trunkline.ports.files import FarFiles
 from trunkline.ports.forges import Forge
+from trunkline.ports.peers import Peers
 from trunkline.ports.vaults import Vault
 from trunkline.wiring.settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from trunkline.adapters.executors.host import HostExecutor
 
 DIALECTS = {
     "gitlab": "trunkline.adapters.dialects.gitlab.dialect:GitlabDialect",
@@ -64,27 +74,51 @@ def dialect(name: str) -> Dialect:
     return cast(Dialect, getattr(importlib.import_module(module), thing)())
 
 
-def host_executor(isolation: str, hidden: str, shown: tuple[str, ...]) -> tuple[Executor, str]:
-    """Return the executor of a machine and how it isolates jobs; raises ConfigError where what is asked for can't be had."""
-    from trunkline.adapters.executors.host import HostExecutor, find_bubblewrap
+Missing = tuple[tuple[str, str], ...]
 
-    found = find_bubblewrap() if isolation != "none" else None
-    if found is None and isolation == "bubblewrap":
-        raise ConfigError(
-            "bubblewrap is asked for, but this machine lacks or forbids it", "pip install 'trunkline[sandbox]', or apt install bubblewrap"
+
+def host_executor(settings: Settings, hidden: tuple[str, ...], owner: str, urls: tuple[str, ...]) -> tuple[HostExecutor, Missing]:
+    """Return the executor of a machine, and what of its walls is missing: (problem, hint).
+
+    Jobs may reach what is behind `urls` on this machine's loopback: the server. Raises ConfigError where what is asked for can't be had.
+    """
+    from trunkline.adapters.executors import network
+    from trunkline.adapters.executors.host import HostExecutor, Limits, Walls, find_bubblewrap
+
+    limits = Limits(settings.job_memory, settings.job_file_size, settings.job_processes)
+    found = find_bubblewrap() if settings.isolation != "none" else None
+    get = "pip install 'trunkline[sandbox]', or apt install bubblewrap"
+    if found is None:
+        if settings.isolation == "bubblewrap":
+            raise ConfigError("bubblewrap is asked for, but this machine lacks or forbids it", get)
+        missing: Missing = (
+            (("jobs are not isolated: this machine lacks or forbids bubblewrap", get),) if settings.isolation == "auto" else ()
         )
-    return HostExecutor(found or "none", hidden=(hidden,), shown=shown), "jobs in bubblewrap" if found else "jobs are not isolated"
+        return HostExecutor(Walls(hidden=hidden), limits, owner), missing
+    missing, own_users, doors = (), os.geteuid() == 0 and settings.job_user == "auto", settings.doors
+    if own_users and not shutil.which("setpriv"):
+        own_users, missing = False, (("jobs run as root: setpriv is not installed", "apt install util-linux"),)
+    trouble = network.trouble(found) if doors is not None else ""
+    if trouble and settings.job_loopback != "auto":
+        raise ConfigError(
+            f"job_loopback = {settings.job_loopback} can't be had: {trouble}", "apt install slirp4netns, or job_loopback = all"
+        )
+    if trouble:
+        hint = "apt install slirp4netns; job_loopback = all says that it is meant"
+        missing = (*missing, (f"jobs reach the services on this machine's loopback: {trouble}", hint))
+    ports = tuple({*(doors or ()), *network.loopback_ports(urls)})
+    return HostExecutor(Walls(found, hidden, (), own_users, doors is not None and not trouble, ports), limits, owner), missing
 
 
-def executor(settings: Settings, host: Executor, owner: str) -> Executor:
-    """Return what works the jobs of a machine, as its settings say; `owner` marks what it leaves in a container engine."""
+def executor(settings: Settings, host: Executor, owner: str, used: str = "") -> Executor:
+    """Return what works the jobs of a machine, as its settings say; `owner` marks what it leaves in a container engine, `used` is a file of `Choice`."""
     if settings.executor == "host":
         return host
     from trunkline.adapters.executors.choice import Choice
 
     if settings.executor == "docker":
         return docker_executor(settings, owner)
-    return Choice(host, lambda: docker_executor(settings, owner), has_python)
+    return Choice(host, lambda: docker_executor(settings, owner), has_python, used)
 
 
 def container_engine(settings: Settings) -> ContainerEngine:
@@ -233,13 +267,17 @@ def deploy_targets(
 ) -> dict[str, DeployTarget]:
     """Return where releases can run; `data` is the server's folder. `login` and `values` are about images: see DockerTarget."""
     from trunkline.adapters.containers.finding import find_engine
+    from trunkline.adapters.deploy_targets.compose import ComposeTarget
     from trunkline.adapters.deploy_targets.docker import DockerTarget
     from trunkline.adapters.deploy_targets.process import ProcessTarget
 
-    address = urlsplit(find_engine(settings.docker_host))
+    socket = find_engine(settings.docker_host)
+    address = urlsplit(socket)
     host = settings.docker_address or (address.hostname if address.scheme in ("tcp", "https", "ssh") else "") or "127.0.0.1"
     ports = f"{data}/ports.json"
-    return {"process": ProcessTarget(ports), "docker": DockerTarget(lambda: container_engine(settings), ports, owner, host, login, values)}
+    docker = DockerTarget(lambda: container_engine(settings), ports, owner, host, login, values)
+    compose = ComposeTarget(docker, lambda: docker.engine, socket, ports, owner, host, login, values)
+    return {"process": ProcessTarget(ports), "docker": docker, "compose": compose}
 
 
 def traffic_routers() -> dict[str, TrafficRouter]:
@@ -285,3 +323,30 @@ def report_readers() -> dict[str, Callable[[bytes], dict[str, Any]]]:
     from trunkline.adapters.report_formats import cobertura, junit
 
     return {"junit": junit.read, "cobertura": cobertura.read}
+
+
+def alone(name: str = "") -> Peers:
+    """Return the company of a server that has none."""
+    from trunkline.adapters.stores.peers import Alone
+
+    return Alone(name)
+
+
+def peers(settings: Settings) -> Peers:
+    """Return the servers that share this one's database; raises ConfigError where it can't be shared."""
+    if not settings.database_url.startswith("postgres"):
+        if settings.shared:
+            raise ConfigError("several servers need PostgreSQL", "give each the same --database postgresql://USER:PASSWORD@HOST/NAME")
+        return alone(settings.server_name)
+    from trunkline.adapters.stores.peers import PostgresPeers
+
+    return PostgresPeers(settings.database_url, settings.server_name, bool(settings.shared))
+
+
+def blobs(settings: Settings) -> Blobs | None:
+    """Return the bucket of the settings, or None; raises ConfigError."""
+    if not settings.blobs:
+        return None
+    from trunkline.adapters.blobs.bucket import Bucket
+
+    return Bucket(settings.blobs, settings.blobs_endpoint, settings.blobs_key, settings.blobs_secret, settings.blobs_region)

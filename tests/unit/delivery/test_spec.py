@@ -29,6 +29,13 @@ def test_a_file_becomes_environments_with_sane_defaults() -> None:
     assert production.variables == (("DEBUG", "0"),)
 
 
+def test_a_compose_project_is_replaced_in_its_place() -> None:
+    ((environment,), said) = read("environments: {a: {target: compose, service: web, container_port: 80, port: 8080}}")
+
+    assert said == ()
+    assert (environment.strategy.kind, environment.service, environment.compose_file) == ("recreate", "web", "")
+
+
 MORE = """
 environments:
   review/*: {command: serve, auto: true, expire: 3 days}
@@ -77,6 +84,20 @@ def test_latency_is_found_said_or_left_alone(said: str, latency: float | None) -
     ("text", "line", "said"),
     [
         ("environments:\n  review/*: {command: x, port: 80}", 2, "gets a port of its own"),
+        ("environments: {a: {command: x, port: 1, image: y}}", 1, "`image` does not go with target process"),
+        ("environments: {a: {target: docker, port: 1}}", 1, "must say `container_port`"),
+        ("environments: {a: {target: docker, container_port: 1, port: 1, service: web}}", 1, "`service` does not go with target docker"),
+        ("environments: {a: {target: compose, container_port: 1, port: 1}}", 1, "must say `service`"),
+        (
+            "environments: {a: {target: compose, service: web, container_port: 1, port: 1, instances: 2}}",
+            1,
+            "`instances` does not go with target compose",
+        ),
+        (
+            "environments: {a: {target: compose, service: web, container_port: 1, port: 1, strategy: {kind: canary}}}",
+            1,
+            "strategy canary does not go with it",
+        ),
         ("environments:\n  ../up: {command: x, port: 80}", 2, "characters that can't stand there"),
         ("environments: {a: {command: x, port: 1, strategy: {header: A, cookie: b}}}", 1, "by a header or by a cookie"),
         ("environments: {a: {command: x, port: 1, strategy: {header: 'a b'}}}", 1, "can't stand there"),

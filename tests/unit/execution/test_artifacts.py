@@ -87,20 +87,20 @@ def test_a_link_in_the_repository_does_not_lead_artifacts_out(workspace: Path, t
 def test_a_cache_is_found_by_key_then_by_fallback(workspace: Path, tmp_path: Path) -> None:
     root, values = str(tmp_path / "caches"), {"BRANCH": "main"}
     cache = Cache(key="v1-$BRANCH", paths=("dist",), fallback_keys=("v1-main",))
-    assert "none yet" in caches.restore(root, cache, str(workspace), values, OWN)
+    assert "none yet" in caches.restore(root, cache, "v1-main", str(workspace), values, OWN)
 
-    assert "2 files saved" in caches.save(root, cache, str(workspace), values, passed=True, scope=OWN)
+    assert "2 files saved" in caches.save(root, cache, "v1-main", str(workspace), values, passed=True, scope=OWN)
 
-    assert "2 files restored" in caches.restore(root, cache, str(workspace), {"BRANCH": "topic"}, OWN)
-    assert "not saved" in caches.save(root, cache, str(workspace), values, passed=False, scope=OWN)
+    assert "2 files restored" in caches.restore(root, cache, "v1-topic", str(workspace), {"BRANCH": "topic"}, OWN)
+    assert "not saved" in caches.save(root, cache, "v1-main", str(workspace), values, passed=False, scope=OWN)
 
 
 def test_a_cache_key_follows_the_content_of_its_files(workspace: Path) -> None:
     cache = Cache(key="pip", key_files=("report.xml",), paths=("dist",))
-    before = caches.key_of(cache, str(workspace), {})
+    before = caches.key_of(cache, str(workspace), {}, None, "")
     (workspace / "report.xml").write_text("other")
 
-    assert caches.key_of(cache, str(workspace), {}) != before
+    assert caches.key_of(cache, str(workspace), {}, None, "") != before
     assert before.startswith("pip-")
 
 
@@ -116,7 +116,8 @@ def test_a_key_of_commits_changes_with_the_last_commit_of_its_files_only(tmp_pat
         (tmp_path / name).write_text(text)
         git(tmp_path, "add", "--all")
         git(tmp_path, "commit", "--quiet", "--message", name)
-        return caches.key_of(Cache(key="", key_files=("lock",), by_commits=True), str(tmp_path), {})
+        cache = Cache(key="", key_files=("lock",), by_commits=True)
+        return caches.key_of(cache, str(tmp_path), {}, str(tmp_path / ".git"), git(tmp_path, "rev-parse", "HEAD").strip())
 
     first = committed("lock", "1")
     assert committed("other", "2") == first

@@ -16,6 +16,7 @@ from trunkline.server.fartraces import FarTrace
 from trunkline.server.fleet import GRACE, ONLINE, SILENT, UNACKNOWLEDGED, Fleet
 from trunkline.server.hub import Hub
 from trunkline.server.line import Line
+from trunkline.server.payloads import payload
 from trunkline.server.repositories import Repositories
 
 PHASED = {"features": {"two_phase_job_commit": True, "cancel_gracefully": True}}
@@ -167,3 +168,63 @@ def test_times_before_lines_become_the_index(tmp_path: Path) -> None:
     trace.close()
     assert (tmp_path / "log").read_bytes() == b"one\ntwo and more\nplain\nsection_start:1:x\r\x1b[0Khead\nend without newline"
     assert not (tmp_path / "log.sent").exists()
+
+
+def _payload_of(fleet: Fleet, files: dict[str, str]) -> dict[str, Any]:
+    """Push these files, take the job and return what its machine is told."""
+    source = Path(fleet.line.data) / "source"
+    for name, text in files.items():
+        (source / name).write_text(text)
+    git(source, "add", "--all")
+    git(source, "commit", "--quiet", "--allow-empty", "--message", "more")
+    git(source, "push", "--quiet", fleet.line.repositories.git_dir("team/app"), "HEAD:main")
+    started = fleet.line.take_refs("team/app", "")
+    runner = next(iter(fleet.runners.values()), None) or fleet.register("one", ("far",), run_untagged=False)[0]
+    taken = fleet.take(runner, fleet.manager(runner, "s_1", {**PHASED, "features": {**PHASED["features"], "fallback_cache_keys": True}}))
+    assert taken is not None
+    assert taken[0].id == started[0].id
+    told: dict[str, Any] = payload(fleet, *taken)
+    fleet.finish(fleet.holder(taken[1].id, taken[2]), True, "", 0)
+    return told
+
+
+@pytest.mark.parametrize("cut", [1, 10, 20, 31, 32, 33, 40, 60, 200])
+def test_times_stand_in_all_lines_or_in_none_wherever_the_pieces_are_cut(tmp_path: Path, cut: int) -> None:
+    line = b"2026-08-22T10:00:00.123456Z 00O a line of a log\n"
+    for name, sent, read in (
+        ("timed", line * 4, b"a line of a log\n" * 4),
+        ("plain", b"a program prints:\n" + line * 4, b"a program prints:\n" + line * 4),
+    ):
+        trace = FarTrace(str(tmp_path / name), is_new=True)
+        for at in range(0, len(sent), cut):
+            assert trace.append(at, sent[at : at + cut])
+        trace.close()
+        assert (tmp_path / name).read_bytes() == read
+
+
+def test_a_cache_key_of_files_is_another_one_only_when_they_change(fleet: Fleet) -> None:
+    fleet.line.cancel(1)
+    caches = "cache: [{key: {files: [lock, none], prefix: p}, paths: [a]}, {key: {files_commits: [lock]}, paths: [b]}]"
+    first = _payload_of(fleet, {".gitlab-ci.yml": f"test: {{tags: [far], script: ['true'], {caches}}}\n", "lock": "one"})
+    same = _payload_of(fleet, {"other": "x"})
+    changed = _payload_of(fleet, {"lock": "two"})
+    back = _payload_of(fleet, {"lock": "one"})
+
+    keys = [[cache["key"] for cache in told["cache"]] for told in (first, same, changed, back)]
+    assert keys[0] == keys[1]
+    assert keys[0][0] == keys[3][0] != keys[2][0], "what the files hold"
+    assert len({pair[1] for pair in keys}) == 3, "which commit changed them"
+    assert keys[0][0].startswith("p-")
+
+
+def test_the_ref_of_a_run_goes_with_it(fleet: Fleet) -> None:
+    repositories = fleet.line.repositories
+    fleet.line.cancel(1)
+    _payload_of(fleet, {"other": "x"})
+    assert list(repositories.refs("team/app", "refs/pipelines")) == ["refs/pipelines/2"]
+    after = Fleet(fleet.store, fleet.line, "http://ci.example")
+    after.recover()
+
+    after.forget()
+
+    assert repositories.refs("team/app", "refs/pipelines") == {}

@@ -68,6 +68,10 @@ class Docker:
                 self.client = aiodocker.Docker(url=self.address)
             return await make(self.client)
         except DockerError as problem:
+            if "to an HTTPS server" in problem.message:
+                raise OutsideError(
+                    "the engine speaks TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH", "or the address without TLS"
+                ) from None
             raise OutsideError(f"the container engine says: {problem.message.strip()}") from None
         except (aiohttp.ClientError, OSError, ValueError, AssertionError) as problem:
             self.looked_at = float("-inf")

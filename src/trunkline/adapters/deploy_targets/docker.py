@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from trunkline.adapters.deploy_targets.keeping import outlived
 from trunkline.adapters.deploy_targets.ports import Ports
 from trunkline.adapters.deploy_targets.probing import Prober, probe
 from trunkline.kit import buildcontext, jsonfile, trees
@@ -106,6 +107,11 @@ class DockerTarget:
             name = f"trunkline-{spec.name.replace('/', '-')}-{release.number}-{number}-{self._place(folder)[:6]}"
             container = self.engine.create(self._description(folder, spec, release, number, self.leased.lease(run)), name)
             self.engine.start(container)
+
+    def begins_anew(self, folder: str, release: Release) -> None:
+        """Forget what was known of the health of a release's instances: they are about to be started by somebody else."""
+        for number in range(64):
+            self.prober.forget(f"{folder}/releases/{release.number}/run/{number}")
 
     def _description(self, folder: str, spec: EnvironmentSpec, release: Release, number: int, port: int) -> Json:
         inside = f"{spec.container_port}/tcp"
@@ -230,10 +236,8 @@ class DockerTarget:
     def forget(self, folder: str, keep: int, wanted: Collection[int]) -> None:
         """Remove the oldest releases' files and the images that were built for them, and give their ports back."""
         top = f"{folder}/releases"
-        there = sorted(int(name) for name in (os.listdir(top) if os.path.isdir(top) else []) if name.isdigit())
-        busy = {*wanted, *self.running(folder)}
-        gone = [number for number in there[: max(0, len(there) - keep)] if number not in busy]
-        images = {n: (jsonfile.read(f"{top}/{n}/manifest.json") or {}).get("environment", "") for n in there} if gone else {}
+        gone, kept = outlived(folder, keep, {*wanted, *self.running(folder)})
+        images = {n: (jsonfile.read(f"{top}/{n}/manifest.json") or {}).get("environment", "") for n in (*gone, *kept)} if gone else {}
         for number in gone:
             image = images.pop(number)
             if image and image not in images.values():

@@ -1,10 +1,12 @@
 """Which executor works a job: the machine itself where it can, a container where one is needed. That is the setting `executor = "auto"`."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 from trunkline.kit.processes import Cancel, Ended
+from trunkline.kit.record import replace
 from trunkline.model.diagnostics import Place
 from trunkline.model.errors import OutsideError
 from trunkline.model.pipelines import Image, Job, Service
@@ -28,6 +30,10 @@ class NoContainers:
             (item.place, f"{kind} {expand(item.name, variables, keep_unknown=True)} needs a container: {self.reason} ({self.hint})")
             for kind, item in found
         )
+
+    def kind(self, order: Order) -> str:
+        """Return its name."""
+        return self.name
 
     def open(self, order: Order) -> AbstractContextManager[Sandbox]:
         """Refuse."""
@@ -93,13 +99,14 @@ class Accompanied:
 class Choice:
     """Implements ports.executor.Executor with two others. `containers` is made when it is first needed: what speaks to an engine is slow to load.
 
-    `has_python` says whether this machine has the interpreter that an image of Python stands for; such jobs run on warm environments.
+    `has_python` says whether this machine has the interpreter that an image of Python stands for; such jobs run on warm environments. `used` is a file
+    that remembers that there were containers: a server that was killed may have left some.
     """
 
     name = "auto"
 
-    def __init__(self, host: Executor, containers: Callable[[], Executor], has_python: Callable[[str], bool]) -> None:
-        self.host, self.make, self.has_python = host, containers, has_python
+    def __init__(self, host: Executor, containers: Callable[[], Executor], has_python: Callable[[str], bool], used: str = "") -> None:
+        self.host, self.make, self.has_python, self.used = host, containers, has_python, used
         self.made: Executor | None = None
 
     @property
@@ -107,6 +114,9 @@ class Choice:
         """The executor of containers."""
         if self.made is None:
             self.made = self.make()
+            if self.used:
+                with open(self.used, "w", encoding="utf-8"):
+                    pass
         return self.made
 
     def objections(self, job: Job, variables: Mapping[str, str]) -> tuple[tuple[Place, str], ...]:
@@ -118,23 +128,30 @@ class Choice:
         found = self.containers.objections(job, variables)
         return found if found and self.host.objections(job, variables) else ()  # a missing interpreter is told when the job runs
 
+    def kind(self, order: Order) -> str:
+        """Return that of the one that would work it."""
+        return self._chosen(order).kind(order)
+
     def open(self, order: Order) -> AbstractContextManager[Sandbox]:
         """Make the sandbox where the job can be worked."""
-        if order.image is None and not order.services:
-            return self.host.open(order)
-        if order.image is None and order.must_be_up and isinstance(self.containers, Accompanying):
+        if order.image is None and order.services and order.must_be_up and isinstance(self.containers, Accompanying):
             return self._accompanied(order, self.containers)
+        return self._chosen(order).open(order)
+
+    def _chosen(self, order: Order) -> Executor:
+        if order.image is None and (not order.services or (order.must_be_up and isinstance(self.containers, Accompanying))):
+            return self.host
         place = order.image.place if order.image else order.services[0].place
         job = Job(order.name, "", place, image=order.image, services=order.services)
         if not self.host.objections(job, order.values) and (self._may_stand(order) or self.containers.objections(job, order.values)):
-            return self.host.open(order)
-        return self.containers.open(order)
+            return self.host
+        return self.containers
 
     def tidy(self) -> None:
         """Tidy both, the containers if there were any."""
         self.host.tidy()
-        if self.made is not None:
-            self.made.tidy()
+        if self.made is not None or (self.used and os.path.exists(self.used)):
+            self.containers.tidy()
 
     def box(self, box: Box, sink: Callable[[bytes], None], cancel: Cancel | None = None, deadline: float | None = None) -> Ended:
         """Run it in a container."""
@@ -142,8 +159,10 @@ class Choice:
 
     @contextmanager
     def _accompanied(self, order: Order, executor: Accompanying) -> Iterator[Sandbox]:
-        with executor.accompany(order) as services, self.host.open(order) as sandbox:
-            yield Accompanied(sandbox, services)
+        with executor.accompany(order) as services:
+            published = tuple(int(port) for one in services.beside().values() for port in one["ports"].values())
+            with self.host.open(replace(order, doors=published)) as sandbox:
+                yield Accompanied(sandbox, services)
 
     def _may_stand(self, order: Order) -> bool:
         """Say whether this machine's interpreter may stand for an image: nothing of the image itself is asked for."""

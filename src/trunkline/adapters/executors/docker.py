@@ -111,6 +111,10 @@ class DockerExecutor:
             self.engine.remove_volumes(*volumes)
         return len(containers) + len(networks) + len(volumes)
 
+    def kind(self, order: Order) -> str:
+        """Return its name."""
+        return self.name
+
     @contextmanager
     def open(self, order: Order) -> "Iterator[DockerSandbox]":
         """Make the sandbox's folders; its container starts with the first script."""

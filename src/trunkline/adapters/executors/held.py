@@ -10,7 +10,9 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 
+from trunkline.adapters.executors.starting import PAUSES
 from trunkline.adapters.executors.view import POWERS
 from trunkline.kit import processes
 from trunkline.kit.record import mutable
@@ -40,51 +42,86 @@ class Held:
             self.owner = -1
 
 
-def hold(wrapper: list[str]) -> Held:
-    """Start a sandbox; `wrapper` is bubblewrap with its options, up to `--`. What can't be entered is ended at once, and has no way."""
+def hold(wrapper: list[str], became: list[str], enter: list[str], mark: Mapping[str, str]) -> Held:
+    """Start a sandbox; `wrapper` is bubblewrap with its options, up to `--`, `became` the command that a script's user is made by, if it is another,
+    `enter` what leads into the job's network, `mark` what stands in its environment. What can't be entered is ended at once, and has no way.
+    """
     held = Held()
     if not all(shutil.which(program) for program in ("nsenter", "setpriv", "unshare")):
         return held
-    reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
-        argv = [*wrapper[:-1], "--info-fd", "3", "--", "sleep", "infinity"]
-        quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-        env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}
-        held.pid = os.posix_spawnp(argv[0], argv, env, file_actions=[*quiet, (os.POSIX_SPAWN_DUP2, writing, 3)], setsid=True)
-        os.close(writing)
-        writing = -1
-        told = b""
-        while piece := os.read(reading, 4096):
-            told += piece
-        inside = int(json.loads(told)["child-pid"])
-        held.way = _way(held, inside)
+        inside = begin(held, [*enter, *wrapper[:-1]], mark)
+        held.way = _way(held, inside, became, enter)
         for _ in range(200):  # until its root is the new one
             if processes.output([*held.way, "true"])[0] == 0 and os.path.exists(f"/proc/{inside}"):
                 return held
             time.sleep(0.002)
     except (OSError, ValueError, KeyError):
         pass
-    finally:
-        os.close(reading)
-        if writing >= 0:
-            os.close(writing)
     held.close()
     held.way = None
     return held
 
 
-def _way(held: Held, inside: int) -> list[str]:
-    """Return the command that leads to a process's namespaces."""
-    user: list[str] = []
-    own: list[str] = []
-    with open(f"/proc/{inside}/ns/ipc", "rb") as f:
+def begin(held: Held, bubblewrap: list[str], mark: Mapping[str, str]) -> int:
+    """Start a process that sleeps in a sandbox; return its number as this process sees it. Raises OSError, ValueError, KeyError.
+
+    `mark` is for the environment: when this process is killed while bubblewrap starts, a part of it waits for ever, and is found by that.
+    """
+    for pause in PAUSES:
+        try:
+            return _begin(held, bubblewrap, mark)
+        except ValueError:  # (see starting)
+            held.close()
+            time.sleep(pause)
+    return _begin(held, bubblewrap, mark)
+
+
+def _begin(held: Held, bubblewrap: list[str], mark: Mapping[str, str]) -> int:
+    info, info_there = os.pipe2(os.O_CLOEXEC)
+    made, made_there = os.pipe2(os.O_CLOEXEC)
+    try:
+        argv = [*bubblewrap, "--info-fd", "3", "--", "sh", "-c", "echo >&4; exec 4>&-; exec sleep infinity"]
+        env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **mark}
+        held.pid = os.posix_spawnp(argv[0], argv, env, file_actions=processes.handed_on({3: info_there, 4: made_there}), setsid=True)
+        os.close(info_there)
+        os.close(made_there)
+        info_there = made_there = -1
+        told = b""
+        while piece := os.read(info, 4096):
+            told += piece
+        if not os.read(made, 1):
+            raise ValueError("it was not made")
+        return int(json.loads(told)["child-pid"])
+    finally:
+        for fd in (info, made, info_there, made_there):
+            if fd >= 0:
+                os.close(fd)
+
+
+def owner_of(inside: int, kind: str) -> int:
+    """Return an open file of the user namespace that a process's namespace belongs to, or -1 where that is this process's own."""
+    with open(f"/proc/{inside}/ns/{kind}", "rb") as f:
         owner = fcntl.ioctl(f.fileno(), _OWNER)
     if os.readlink(f"/proc/self/fd/{owner}") != os.readlink("/proc/self/ns/user"):
-        held.owner = owner
-        user = [f"--user=/proc/{os.getpid()}/fd/{owner}", "--preserve-credentials"]
+        return owner
+    os.close(owner)
+    return -1
+
+
+def _way(held: Held, inside: int, became: list[str], enter: list[str]) -> list[str]:
+    """Return the command that leads to a process's namespaces, and into the job's network before."""
+    user: list[str] = []
+    own: list[str] = []
+    held.owner = owner_of(inside, "ipc")
+    if held.owner >= 0:
+        # the file is opened before anything is entered: from within a user namespace this process's files can't be reached
+        enter = ["bash", "-c", 'exec 9<"$0"; exec "$@"', f"/proc/{os.getpid()}/fd/{held.owner}", *enter]
+        user = ["--user=/proc/self/fd/9", "--preserve-credentials"]
         own = ["unshare", "--user", f"--map-user={os.getuid()}", f"--map-group={os.getgid()}", "--"]
-    else:
-        os.close(owner)
-    enter = ["nsenter", *user, "--target", str(inside), "--mount", "--pid", "--ipc", "--uts", "--"]
+        own += ["bash", "-c", 'exec 9<&-; exec "$0" "$@"']
+    enter = [*enter, "nsenter", *user, "--target", str(inside), "--mount", "--pid", "--ipc", "--uts", "--"]
+    if became:
+        return [*enter, *became]
     kept = "".join(f",+{power}" for power in POWERS) if os.geteuid() == 0 and not own else ""
     return [*enter, *own, "setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set=-all{kept}", "--"]

@@ -186,7 +186,10 @@ class Services:
             if health == "unhealthy":
                 self._tell(running, "is unhealthy by its own check")
             return health in ("healthy", "unhealthy")
-        return _listens(self._sockets(running.container), running.ports)
+        sockets = self._sockets(running.container)
+        if sockets is None and not self.engine.container(running.container)["State"].get("Running"):
+            return self._is_up(running)  # it has ended since
+        return _listens(sockets, running.ports)
 
     def _sockets(self, container: str) -> str | None:
         """Return what the kernel says about the sockets in a container (proc_net_tcp), None where that can't be asked."""

@@ -75,30 +75,52 @@ class View:
         for file in self.files:
             found += ["--ro-bind", os.devnull, file]
         for tool in self.tools:
-            found += ["--ro-bind", tool, tool]
+            found += ["--dir", os.path.dirname(tool), "--ro-bind", tool, tool]
         resolver = os.path.realpath("/etc/resolv.conf")
         if resolver.startswith("/run/") and os.path.exists(resolver):
             found += ["--ro-bind", resolver, resolver]  # systemd's; without it no name could be looked up
         return found
 
 
-def of_this_machine(path: str | None = None) -> View:
-    """Return what jobs of this machine see; `path` is the PATH whose programs stay visible where they lie in a home."""
+def of_this_machine(path: str | None = None, closed_for: tuple[str, ...] | None = None) -> View:
+    """Return what jobs of this machine see; `path` is the PATH whose programs stay visible where they lie in a home.
+
+    `closed_for`: folders of the server that jobs with users of their own see parts of. What such a user could not walk through on the way to them, or to the
+    tools, is replaced by an empty folder that it can; None: jobs are the server's user.
+    """
     home = os.path.realpath(os.path.expanduser("~"))
     folders = [f for f in _PRIVATE_FOLDERS if os.path.isdir(f) and not os.path.islink(f)]
     if home.count("/") > 1 and os.path.isdir(home) and not _within(home, [*folders, *_NO_HOMES]):
         folders.append(home)
     wanted = [sys.prefix, sys.base_prefix, os.environ.get("PYENV_ROOT", ""), *(f"{home}/{t}" for t in _TOOLS_AT_HOME)]
     wanted += [_program_folder(entry, home) for entry in (path if path is not None else os.environ.get("PATH", "")).split(os.pathsep)]
+    if closed_for is not None:
+        for place in (*closed_for, *wanted):
+            folders += [f for f in _closed_above(place) if not _within(f, [*folders, "/tmp", "/run"])]  # noqa: S108 - a job has its own of these
     files = [f for pattern in _PRIVATE_FILES for f in sorted(glob.glob(pattern)) if not os.path.islink(f)]
     tools = [t for t in dict.fromkeys(wanted) if t and t != home and t not in folders and _within(t, folders) and os.path.exists(t)]
     return View(tuple(folders), tuple(files), tuple(tools))
 
 
-def powers() -> list[str]:
-    """Return bwrap's options that take from root what could undo the sandbox; others have no powers in it anyway."""
+def _closed_above(place: str) -> list[str]:
+    """Return the folder nearest to the root, on the way to a place, that others may not walk through."""
+    at = ""
+    for name in place.strip("/").split("/")[:-1]:
+        at += f"/{name}"
+        try:
+            if not os.stat(at).st_mode & 0o001:
+                return [at]
+        except OSError:
+            return []
+    return []
+
+
+def powers(becomes: bool = False) -> list[str]:
+    """Return bwrap's options that take from root what could undo the sandbox; others have no powers in it anyway. With `becomes` it turns into another user."""
     if os.geteuid() != 0:
         return []
+    if becomes:
+        return ["--cap-drop", "ALL", *(word for power in ("setuid", "setgid", "setpcap") for word in ("--cap-add", f"CAP_{power.upper()}"))]
     return ["--cap-drop", "ALL", *(word for power in POWERS for word in ("--cap-add", f"CAP_{power.upper()}"))]
 
 

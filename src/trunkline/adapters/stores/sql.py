@@ -6,9 +6,10 @@ commit: many small writes share one sync, and nobody is told of a state that cou
 
 import collections
 import importlib.util
+import json
 import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
@@ -31,24 +32,32 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from trunkline.adapters.stores import tables as t
 from trunkline.kit.codec import from_plain, to_plain
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import Release, Rollout
-from trunkline.model.errors import ConfigError, OutsideError
+from trunkline.model.errors import ConfigError, Conflict, OutsideError
 from trunkline.model.events import Event, EventKind
 from trunkline.model.pipelines import AllowFailure, AutoCancel, Job, When
 from trunkline.model.runners import Worker
 from trunkline.model.runs import Decision, Fact, JobRun, Link, Reason, Run, Status
 from trunkline.model.schedules import Schedule
+from trunkline.ports.peers import CHANNEL
 from trunkline.ports.store import Document, Project, RunRow, Transaction, User
 
+NUMBERING = 0x7472756E  # the advisory lock of whoever gives out numbers of jobs
+MIGRATING = 0x7472756D  # that of whoever brings the tables up to date
+TRIES = 5  # how often a batch is written again that another server stood in the way of
+MOST_SPOKEN = 7500  # bytes; PostgreSQL takes less than 8000
+_IN_THE_WAY = ("40P01", "40001")  # PostgreSQL's states for a deadlock and for a serialization failure
+_NOTIFY = text("select pg_notify(:channel, :payload)")
+_FINAL = [s.value for s in Status if s.is_final]
 T = TypeVar("T")
 D = TypeVar("D", bound=Document)
-HEAD = "0005"
+HEAD = "0006"
 
 
 def _packed(value: object) -> bytes:
@@ -64,7 +73,15 @@ _WHICH: BindParameter[int] = bindparam("which")
 _ADD_RUN, _ADD_JOB, _ADD_FACT, _ADD_ATTEMPT = insert(t.runs), insert(t.jobs), insert(t.facts), insert(t.attempts)
 _COUNT_RUN = update(t.projects).where(t.projects.c.id == _WHICH).values(runs=t.projects.c.runs + 1)
 _UPDATE_JOB = update(t.jobs).where(t.jobs.c.id == _WHICH)
+_KNOWN: BindParameter[int] = bindparam("known")
 _UPDATE_RUN = update(t.runs).where(t.runs.c.id == _WHICH)
+_UPDATE_VERSION = update(t.versions).where(t.versions.c.run_id == _WHICH, t.versions.c.version == _KNOWN)
+_ADD_VERSION = insert(t.versions)
+_VERSION = select(t.versions.c.version, t.versions.c.shape).where(t.versions.c.run_id == _WHICH)
+_STATUS = select(t.runs.c.status, t.runs.c.finished_at).where(t.runs.c.id == _WHICH)
+_CHANGED_JOBS = select(*(c for c in t.jobs.c if c.name not in ("definition", "dotenv"))).where(
+    t.jobs.c.run_id == _WHICH, t.jobs.c.version > _KNOWN
+)
 _FORGET_ATTEMPT = delete(t.attempts).where(t.attempts.c.job_id == _WHICH, t.attempts.c.number == bindparam("attempt"))
 
 
@@ -73,6 +90,16 @@ class SqlTransaction:
 
     def __init__(self, connection: Connection) -> None:
         self.c = connection
+        self.news: dict[str, set[Any]] = {}  # what other servers should look at
+
+    def told(self, what: str, which: object) -> None:
+        """Note that something has changed: the commit tells other servers."""
+        self.news.setdefault(what, set()).add(which)
+
+    def _one_at_a_time(self) -> None:
+        """Let no other server number jobs until the end of this transaction."""
+        if self.c.dialect.name == "postgresql":
+            self.c.execute(select(func.pg_advisory_xact_lock(NUMBERING)))
 
     def _row(self, query: Any) -> RowMapping | None:
         return self.c.execute(query).mappings().first()
@@ -138,6 +165,9 @@ class SqlTransaction:
             },
         )
         run_id = cast(tuple[int], done.inserted_primary_key)[0]
+        self.c.execute(_ADD_VERSION, {"run_id": run_id, "version": 0, "shape": 0})
+        self.told("runs", run_id)
+        self._one_at_a_time()
         top = self.c.execute(select(func.max(t.jobs.c.id))).scalar_one() or 0
         rows = [{"id": top + i, "run_id": run_id, **_job_columns(j), "definition": _definition(j)} for i, j in enumerate(run.jobs, 1)]
         if rows:
@@ -147,7 +177,10 @@ class SqlTransaction:
         return saved
 
     def load_run(self, run: int) -> Run | None:
-        row = self._row(select(t.runs, t.projects.c.path).join(t.projects).where(t.runs.c.id == run))
+        query = (
+            select(t.runs, t.projects.c.path, t.versions.c.version).join(t.projects).join(t.versions, t.versions.c.run_id == t.runs.c.id)
+        )
+        row = self._row(query.where(t.runs.c.id == run))
         if row is None:
             return None
         plan = _unpacked(row["plan"])
@@ -171,14 +204,16 @@ class SqlTransaction:
             workflow=plan.get("workflow", ""),
             concurrency=plan.get("concurrency", ""),
             cancels_in_progress=plan.get("cancels_in_progress", False),
+            version=row["version"],
         )
 
-    def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> None:
+    def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> Run:
+        after = self._next_version(before, after)
         changed, ended = [], []
         for old, job in zip(before.jobs, after.jobs, strict=True):  # a run's jobs keep their places
             if old is job:
                 continue
-            changed.append({"which": job.id, **_job_columns(job)})
+            changed.append({"which": job.id, "version": after.version, **_job_columns(job)})
             if job.status in (Status.PASSED, Status.FAILED, Status.CANCELED) or job.attempt > old.attempt:
                 ended.append(_attempt_columns(job, job if job.attempt == old.attempt else old, now))
         if changed:
@@ -186,11 +221,44 @@ class SqlTransaction:
         if ended:
             self.c.execute(_FORGET_ATTEMPT, [{"which": row["job_id"], "attempt": row["number"]} for row in ended])
             self.c.execute(_ADD_ATTEMPT, ended)
+        self._add_facts(after.id, facts, now)
+        return after
+
+    def _next_version(self, before: Run, after: Run, **more: int) -> Run:
+        """Save what a run itself is now; raises Conflict where it is not as it was before."""
+        new = before.version + 1
+        done = self.c.execute(_UPDATE_VERSION, {"which": before.id, "known": before.version, "version": new, **more})
+        if done.rowcount != 1:
+            raise Conflict(f"run {before.number} of {before.project} was changed meanwhile")
         if (before.status, before.finished_at) != (after.status, after.finished_at):
             self.c.execute(_UPDATE_RUN, {"which": after.id, "status": after.status.value, "finished_at": after.finished_at})
-        self._add_facts(after.id, facts, now)
+        self.told("runs", before.id)
+        return replace(after, version=new)
+
+    def renewed(self, run: Run, lock: bool = False) -> Run | None:
+        row = self.c.execute(_VERSION.with_for_update() if lock else _VERSION, {"which": run.id}).first()
+        if row is None or row.version == run.version:
+            return run if row is not None else None
+        if row.shape > run.version:
+            return self.load_run(run.id)
+        changed = {r["id"]: r for r in self.c.execute(_CHANGED_JOBS, {"which": run.id, "known": run.version}).mappings()}
+        jobs = tuple(replace(job, **_job_fields(changed[job.id])) if job.id in changed else job for job in run.jobs)
+        status, finished_at = self.c.execute(_STATUS, {"which": run.id}).one()
+        return replace(run, jobs=jobs, status=Status(status), finished_at=finished_at, version=row.version)
+
+    def first_free(self, runs: Sequence[int]) -> int | None:
+        query = select(t.versions.c.run_id).where(t.versions.c.run_id.in_(runs)).order_by(t.versions.c.run_id).limit(1)
+        return self.c.execute(query.with_for_update(skip_locked=True)).scalar()
+
+    def versions(self, project: str = "") -> dict[int, int]:
+        query = select(t.runs.c.id, t.versions.c.version).join(t.versions).where(t.runs.c.status.not_in(_FINAL))
+        if project:
+            query = query.join(t.projects, t.projects.c.id == t.runs.c.project_id).where(t.projects.c.path == project)
+        return {r.id: r.version for r in self.c.execute(query)}
 
     def rewrite_jobs(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> Run:
+        after = self._next_version(before, after, shape=before.version + 1)
+        self._one_at_a_time()
         known = {job.id: job for job in before.jobs}
         kept = {job.id for job in after.jobs}
         gone = [job.id for job in before.jobs if job.id not in kept]
@@ -202,9 +270,10 @@ class SqlTransaction:
             if not job.id:
                 top += 1
                 job = replace(job, id=top)
-                rows.append({"id": top, "run_id": after.id, **_job_columns(job), "definition": _definition(job)})
+                rows.append({"id": top, "run_id": after.id, "version": after.version, **_job_columns(job), "definition": _definition(job)})
             elif known[job.id] is not job:
-                self.c.execute(_UPDATE_JOB, {"which": job.id, **_job_columns(job), "definition": _definition(job)})
+                new = {"version": after.version, **_job_columns(job), "definition": _definition(job)}
+                self.c.execute(_UPDATE_JOB, {"which": job.id, **new})
             jobs.append(job)
         if rows:
             self.c.execute(_ADD_JOB, rows)
@@ -256,6 +325,9 @@ class SqlTransaction:
         run = self.load_run(row["run_id"]) if row else None
         return (run, row["name"]) if row and run else None
 
+    def run_of(self, job: int) -> int | None:
+        return self.c.execute(select(t.jobs.c.run_id).where(t.jobs.c.id == job)).scalar()
+
     def newest_job(self, project: str, ref: str, job: str) -> tuple[int, int] | None:
         query = select(t.jobs.c.run_id, t.jobs.c.id).join(t.runs, t.runs.c.id == t.jobs.c.run_id).join(t.projects)
         query = query.where(t.projects.c.path == project, t.runs.c.ref == ref, t.jobs.c.name == job, t.jobs.c.status == Status.PASSED.value)
@@ -264,8 +336,27 @@ class SqlTransaction:
         return (row["run_id"], row["id"]) if row else None
 
     def unfinished_runs(self) -> list[int]:
-        final = [s.value for s in Status if s.is_final]
-        return list(self.c.execute(select(t.runs.c.id).where(t.runs.c.status.not_in(final)).order_by(t.runs.c.id)).scalars())
+        return list(self.c.execute(select(t.runs.c.id).where(t.runs.c.status.not_in(_FINAL)).order_by(t.runs.c.id)).scalars())
+
+    def keep_artifacts(self, run: int, job: int, now: float, listing: Sequence[tuple[str, int]], expires_at: float | None = None) -> None:
+        self.forget_artifacts(job)
+        row = {"job_id": job, "run_id": run, "kept_at": now, "listing": _packed(listing), "expires_at": expires_at}
+        self.c.execute(insert(t.artifacts).values(**row))
+
+    def kept_artifacts(self, jobs: Sequence[int]) -> dict[int, float]:
+        rows = self.c.execute(select(t.artifacts.c.job_id, t.artifacts.c.kept_at).where(t.artifacts.c.job_id.in_(jobs)))
+        return {r.job_id: r.kept_at for r in rows}
+
+    def listed_artifacts(self, job: int) -> list[tuple[str, int]]:
+        row = self._row(select(t.artifacts.c.listing).where(t.artifacts.c.job_id == job))
+        return [(path, size) for path, size in _unpacked(row["listing"])] if row else []
+
+    def expired_artifacts(self, now: float) -> list[tuple[int, int]]:
+        rows = self.c.execute(select(t.artifacts.c.run_id, t.artifacts.c.job_id).where(t.artifacts.c.expires_at < now))
+        return [(r.run_id, r.job_id) for r in rows]
+
+    def forget_artifacts(self, job: int) -> None:
+        self.c.execute(delete(t.artifacts).where(t.artifacts.c.job_id == job))
 
     def attempts(self, job: int) -> list[dict[str, Any]]:
         return [
@@ -317,13 +408,16 @@ class SqlTransaction:
     # whatever is kept whole: one kind of record each
 
     def add_document(self, document: D) -> D:
+        self.told("kinds", type(document).__name__)
         done = self.c.execute(insert(t.documents).values(kind=type(document).__name__, project=document.project, body=to_plain(document)))
         return replace(document, id=cast(tuple[int], done.inserted_primary_key)[0])
 
     def save_document(self, document: Document) -> None:
+        self.told("kinds", type(document).__name__)
         self.c.execute(update(t.documents).where(t.documents.c.id == document.id).values(body=to_plain(document)))
 
     def remove_document(self, document: Document) -> None:
+        self.told("kinds", type(document).__name__)
         self.c.execute(delete(t.documents).where(t.documents.c.id == document.id))
 
     def documents(self, kind: type[D], project: str | None = None) -> list[D]:
@@ -430,6 +524,7 @@ def _job_columns(job: JobRun) -> dict[str, Any]:
         "environment_note": job.environment_note,
         "downstream": None if job.downstream is None else to_plain(job.downstream),
         "worker": None if job.worker is None else to_plain(job.worker),
+        "server": job.server,
     }
 
 
@@ -438,22 +533,30 @@ def _job_run(row: RowMapping) -> JobRun:
     return JobRun(
         id=row["id"],
         job=from_plain(Job, kept["job"]),
-        status=Status(row["status"]),
         when=When(kept["when"]),
         allow_failure=from_plain(AllowFailure, kept["allow_failure"]),
-        attempt=row["attempt"],
         needs=None if kept["needs"] is None else tuple(kept["needs"]),
-        reason=Reason(row["reason"]),
-        message=row["message"],
-        exit_code=row["exit_code"],
-        queued_at=row["queued_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        coverage=row["coverage"],
-        environment_note=row["environment_note"],
-        downstream=from_plain(Link, row["downstream"]) if row["downstream"] else None,
-        worker=from_plain(Worker, row["worker"]) if row["worker"] else None,
+        **_job_fields(row),
     )
+
+
+def _job_fields(row: RowMapping) -> dict[str, Any]:
+    """Return what changes of a job while its run is walked."""
+    return {
+        "status": Status(row["status"]),
+        "attempt": row["attempt"],
+        "reason": Reason(row["reason"]),
+        "message": row["message"],
+        "exit_code": row["exit_code"],
+        "queued_at": row["queued_at"],
+        "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "coverage": row["coverage"],
+        "environment_note": row["environment_note"],
+        "downstream": from_plain(Link, row["downstream"]) if row["downstream"] else None,
+        "worker": from_plain(Worker, row["worker"]) if row["worker"] else None,
+        "server": row["server"],
+    }
 
 
 def _attempt_columns(job: JobRun, ended: JobRun, now: float) -> dict[str, Any]:
@@ -466,11 +569,18 @@ def _attempt_columns(job: JobRun, ended: JobRun, now: float) -> dict[str, Any]:
 
 
 class SqlStore:
-    """Implements ports.store.Store. One writer thread, a few reading connections. `url`: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME."""
+    """Implements ports.store.Store. One writer, a few reading connections. `url`: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.
 
-    def __init__(self, url: str) -> None:
+    On PostgreSQL a store with a `voice` tells the others, while it `speaks`, what it has changed, in the transaction that changes it: NOTIFY on the
+    channel `CHANNEL` with {"by": voice, "runs": [id, ...], "kinds": [name of a document's kind, ...]}.
+    """
+
+    def __init__(self, url: str, voice: str = "") -> None:
         url = _with_driver(url)
-        self.engine = _engine(url)
+        self.engine, self.voice, self.speaks = _engine(url), voice, True
+        self.reading = self.engine
+        if self.engine.dialect.name == "postgresql":
+            self.reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
         _migrate(self.engine, url)
         self.asked: collections.deque[tuple[Callable[[Transaction], Any], Future[Any]]] = collections.deque()
         self.turn = threading.Lock()
@@ -492,8 +602,11 @@ class SqlStore:
 
     def read(self, use: Callable[[Transaction], T]) -> T:
         """Run a use-case on a connection of its own."""
-        with self.engine.connect() as connection:
-            return use(SqlTransaction(connection))
+        try:
+            with self.reading.connect() as connection:
+                return use(SqlTransaction(connection))
+        except (OperationalError, InterfaceError) as problem:
+            raise OutsideError(f"the database could not be read: {_first_line(problem)}", "does it run?") from None
 
     def close(self) -> None:
         """Let what is being written end, then stop."""
@@ -504,27 +617,58 @@ class SqlStore:
     def _write_batch(self, batch: "list[tuple[Callable[[Transaction], Any], Future[Any]]]") -> None:
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
-                for use, future in batch:
-                    try:
-                        with connection.begin_nested() if len(batch) > 1 else nullcontext():  # one alone needs no point to return to
-                            done.append((future, use(SqlTransaction(connection)), None))
-                    except OperationalError:
-                        raise  # a full disk has undone the whole transaction
-                    except Exception as problem:  # noqa: BLE001 - it belongs to whoever asked
-                        done.append((future, None, problem))
-                        if len(batch) == 1:
-                            raise _UndoneError from None
-        except _UndoneError:
-            pass
+            done = self._written(batch)
         except Exception as problem:  # noqa: BLE001 - nothing was committed: everybody in the batch must know
-            told = OutsideError(f"the database could not be written: {str(problem).splitlines()[0]}", "is the disk full?")
+            hint = "is the disk full?" if self.engine.dialect.name == "sqlite" else "does it run, and is there room on its disk?"
+            told = OutsideError(f"the database could not be written: {_first_line(problem)}", hint)
             done = [(future, None, told) for _, future in batch]
         for future, value, wrong in done:
             if wrong is None:
                 future.set_result(value)
             else:
                 future.set_exception(wrong)
+
+    def _written(
+        self, batch: "list[tuple[Callable[[Transaction], Any], Future[Any]]]"
+    ) -> list[tuple[Future[Any], Any, BaseException | None]]:
+        """Write a batch in one transaction; once more where another server stood in the way."""
+        for tries in range(TRIES, -1, -1):
+            done: list[tuple[Future[Any], Any, BaseException | None]] = []
+            news: dict[str, set[Any]] = {}
+            try:
+                with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+                    for use, future in batch:
+                        transaction = SqlTransaction(connection)
+                        try:
+                            with connection.begin_nested() if len(batch) > 1 else nullcontext():  # one alone needs no point to return to
+                                done.append((future, use(transaction), None))
+                            for what, which in transaction.news.items():
+                                news.setdefault(what, set()).update(which)
+                        except OperationalError:
+                            raise  # a full disk has undone the whole transaction
+                        except Exception as problem:  # noqa: BLE001 - it belongs to whoever asked
+                            done.append((future, None, problem))
+                            if len(batch) == 1:
+                                raise _UndoneError from None
+                    if news and self.voice and self.speaks:
+                        connection.execute(_NOTIFY, {"channel": CHANNEL, "payload": _spoken(self.voice, news)})
+                return done
+            except _UndoneError:
+                return done
+            except OperationalError as problem:
+                if not tries or getattr(problem.orig, "sqlstate", "") not in _IN_THE_WAY:
+                    raise
+        return []
+
+
+def _spoken(voice: str, news: dict[str, set[Any]]) -> str:
+    """Return what other servers are told; where it is too much for one message, that they look at everything."""
+    told = json.dumps({"by": voice, **{what: sorted(which) for what, which in news.items()}})
+    return told if len(told) < MOST_SPOKEN else json.dumps({"by": voice, "all": True})
+
+
+def _first_line(problem: Exception) -> str:
+    return str(getattr(problem, "orig", None) or problem).partition("\n")[0]
 
 
 class _UndoneError(Exception):
@@ -561,7 +705,20 @@ def _engine(url: str) -> Engine:
 
 
 def _migrate(engine: Engine, url: str) -> None:
-    """Bring the database to this version's tables. A current one costs one query; alembic loads only for an older one."""
+    """Bring the database to this version's tables, one server at a time."""
+    if engine.dialect.name != "postgresql":
+        _upgrade(engine, url)
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as turn:
+        turn.execute(select(func.pg_advisory_lock(MIGRATING)))
+        try:
+            _upgrade(engine, url)
+        finally:
+            turn.execute(select(func.pg_advisory_unlock(MIGRATING)))
+
+
+def _upgrade(engine: Engine, url: str) -> None:
+    """A current database costs one query; alembic loads only for an older one."""
     with engine.connect() as connection:
         there = inspect(connection).has_table("alembic_version")
         version = connection.execute(text("select version_num from alembic_version")).scalar() if there else None

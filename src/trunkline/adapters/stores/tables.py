@@ -87,6 +87,13 @@ runs = Table(
     UniqueConstraint("project_id", "number"),
     Index("ix_runs_status", "status"),
 )
+versions = Table(  # beside the runs: they are large, and this changes with each of their jobs
+    "versions",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("shape", Integer, nullable=False),  # the version in which the run got other jobs
+)
 jobs = Table(
     "jobs",
     metadata,
@@ -106,7 +113,18 @@ jobs = Table(
     Column("dotenv", JSON),
     Column("downstream", JSON),
     Column("worker", JSON),
+    Column("server", String(255), nullable=False, server_default=""),
+    Column("version", Integer, nullable=False, server_default="0"),  # that of its run when it was changed last
     Column("definition", LargeBinary, nullable=False),
+)
+artifacts = Table(  # those that lie in a bucket
+    "artifacts",
+    metadata,
+    Column("job_id", Integer, primary_key=True),
+    Column("run_id", Integer, nullable=False),
+    Column("kept_at", Float, nullable=False),
+    Column("listing", LargeBinary, nullable=False),
+    Column("expires_at", Float, index=True),
 )
 attempts = Table(
     "attempts",

@@ -11,7 +11,7 @@ from trunkline.execution import artifacts
 from trunkline.execution.trace import CYAN, RED, RESET
 from trunkline.execution.workflow.frames import Frame
 from trunkline.execution.workflow.speech import AMBER
-from trunkline.kit import trees
+from trunkline.kit import identity, trees
 from trunkline.kit.ids import digest
 from trunkline.kit.words import plural
 from trunkline.model.errors import ConfigError, OutsideError
@@ -176,7 +176,8 @@ class Desk:
             return 0, said
         root = os.path.commonpath([_root(base, p) for _, p in wanted])
         root = "" if root in (".", "") else root + "/"
-        artifacts.keep(os.path.join(base, root), [p.removeprefix(root) for p in paths], os.path.join(self.steps.task.store, name))
+        with identity.files_of_the_process():
+            artifacts.keep(os.path.join(base, root), [p.removeprefix(root) for p in paths], os.path.join(self.steps.task.store, name))
         return len(paths), said
 
     def artifacts(self) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ from trunkline.execution.workflow.desk import Desk, add_to_store
 from trunkline.execution.workflow.frames import Evaluator, Frame, evaluate_with
 from trunkline.execution.workflow.pythons import Pythons
 from trunkline.execution.workflow.speech import AMBER, Notes, Speech
-from trunkline.kit import trees
+from trunkline.kit import identity, trees
 from trunkline.kit.record import mutable, record
 from trunkline.kit.words import duration
 from trunkline.model import locks
@@ -574,13 +574,15 @@ class Steps:
         name, trace = self.job.name, self.trace
         for report in self.job.artifacts.reports if self.job.artifacts is not None else ():
             found = artifacts.collect(self.sandbox.project_dir, report.paths, (), {})
-            add_to_store(self.sandbox.project_dir, found.paths, self.task.store)
+            with identity.files_of_the_process():
+                add_to_store(self.sandbox.project_dir, found.paths, self.task.store)
         outputs = self._outputs()
         if self.problem and not self.worker.cancel.turned:
             self.notes.add("error", self.problem)
         self.notes.summary = trace.masker.hidden(self.notes.summary)
         self.notes.annotations = [{n: trace.masker.hidden(str(v)) for n, v in note.items()} for note in self.notes.annotations]
-        self.notes.save(self.task.trace_path)
+        with identity.files_of_the_process():
+            self.notes.save(self.task.trace_path)
         if self.worker.cancel.turned:
             trace.say(f"{RED}Canceled{RESET}")
             return JobResult(name, Status.CANCELED, Reason.CANCELED, "canceled")

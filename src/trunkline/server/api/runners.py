@@ -46,8 +46,13 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
 
     @api.get("/runners", tags=["runners"])
     def runners() -> dict[str, Any]:
-        """Return all runners with their managers and what they work on."""
-        return {"runners": [runner_out(desk, r) for r in fleet.runners.values()]}
+        """Return all runners with their managers and what they work on, and the servers with what their own runners work on."""
+        servers = [
+            {"name": p.name, "address": p.address, "version": p.version, "started_at": p.started_at, "slots": p.slots, "leads": leads,
+             "jobs": [{"id": j.id, "name": j.name, "project": run.project, "run": run.number} for run, j in jobs]}
+            for p, leads, jobs in desk.at_servers()
+        ]  # fmt: skip
+        return {"runners": [runner_out(desk, r) for r in fleet.runners.values()], "servers": servers}
 
     @api.post("/runners", status_code=201, tags=["runners"])
     def add_runner(body: NewRunner, user: User = Depends(caller)) -> dict[str, Any]:  # noqa: B008

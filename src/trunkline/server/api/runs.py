@@ -130,7 +130,7 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
         files = desk.artifacts(job_id)
         if not files:
             raise NotFound(f"job {job_id} left no files")
-        store = desk.line.artifact_path(found.id, job_id)
+        store = desk.line.artifacts.bring(found.id, job_id)
         headers = {"Content-Disposition": f'attachment; filename="artifacts-{job_id}.zip"'}
         return StreamingResponse(_zipped(store, [f["path"] for f in files]), media_type="application/zip", headers=headers)
 

@@ -4,7 +4,7 @@ import pytest
 
 from trunkline.kit.record import replace
 from trunkline.model.deliveries import EnvironmentSpec, Explanation, Phase, PhaseKind, Release, Rollout, RolloutStatus
-from trunkline.model.errors import TrunklineError
+from trunkline.model.errors import Conflict, TrunklineError
 from trunkline.model.events import EventKind
 from trunkline.model.runs import Fact, Status
 from trunkline.model.schedules import Schedule
@@ -41,14 +41,62 @@ class StoreContract:
         done = replace(started.job("a"), status=Status.FAILED, exit_code=7, message="exit code 7", finished_at=9.0)
         ended = replace(started.with_jobs({"a": done}), status=Status.FAILED, finished_at=9.0)
 
-        store.write(lambda tx: tx.save_run(run, started, [Fact("JobStarted", run.id, "a")], 6.0))
-        store.write(lambda tx: tx.save_run(started, ended, [Fact("JobFinished", run.id, "a")], 9.0))
+        started = store.write(lambda tx: tx.save_run(run, started, [Fact("JobStarted", run.id, "a")], 6.0))
+        ended = store.write(
+            lambda tx: tx.save_run(started, replace(ended, version=started.version), [Fact("JobFinished", run.id, "a")], 9.0)
+        )
 
         loaded = store.read(lambda tx: tx.load_run(run.id))
         assert loaded == ended
         assert loaded is not None
         assert [a["status"] for a in store.read(lambda tx: tx.attempts(loaded.job("a").id))] == ["failed"]
         assert ("JobFinished", "a") in [(f.kind, f.job) for f in store.read(lambda tx: tx.facts(run.id))]
+
+    def test_whoever_decides_on_an_old_state_of_a_run_is_refused_and_can_look_again(self, store: Store, project: Project) -> None:
+        run = store.write(lambda tx: tx.add_run(project, a_run(a_job("a"), a_job("b")), ()))
+        mine = run.with_jobs({"a": replace(run.job("a"), status=Status.RUNNING, started_at=6.0)})
+        theirs = run.with_jobs({"b": replace(run.job("b"), status=Status.RUNNING, server="other", started_at=7.0)})
+        theirs = store.write(lambda tx: tx.save_run(run, theirs, (), 7.0))
+
+        with pytest.raises(Conflict):
+            store.write(lambda tx: tx.save_run(run, mine, [Fact("JobStarted", run.id, "a")], 8.0))
+
+        assert store.read(lambda tx: tx.facts(run.id)) == []
+        assert store.read(lambda tx: tx.renewed(run)) == theirs == store.read(lambda tx: tx.load_run(run.id))
+        assert store.read(lambda tx: tx.renewed(theirs)) is theirs
+        assert store.read(lambda tx: tx.versions()) == {run.id: theirs.version} == store.read(lambda tx: tx.versions(project.path))
+
+    def test_a_run_that_got_other_jobs_is_renewed_whole(self, store: Store, project: Project) -> None:
+        run = store.write(lambda tx: tx.add_run(project, a_run(a_job("a"), a_job("b")), ()))
+        late = replace(run, jobs=(*run.jobs[1:], a_job("c")))
+
+        saved = store.write(lambda tx: tx.rewrite_jobs(run, late, (), 7.0))
+
+        assert [j.name for j in saved.jobs] == ["b", "c"]
+        assert store.read(lambda tx: tx.renewed(run)) == saved
+        with pytest.raises(Conflict):
+            store.write(lambda tx: tx.rewrite_jobs(run, late, (), 8.0))
+
+    def test_a_run_that_is_locked_is_renewed_and_the_first_of_several_is_free(self, store: Store, project: Project) -> None:
+        one, two = (store.write(lambda tx: tx.add_run(project, a_run(a_job("a")), ())) for _ in range(2))
+
+        assert store.write(lambda tx: tx.first_free([two.id, one.id])) == one.id
+        assert store.write(lambda tx: tx.first_free([])) is None
+        assert store.write(lambda tx: tx.renewed(two, lock=True)) is two
+
+    def test_artifacts_in_the_bucket_are_known_until_they_are_forgotten(self, store: Store) -> None:
+        store.write(lambda tx: tx.keep_artifacts(1, 10, 5.0, [("a b/ü", 5 << 32), ("c", 0)]))
+        store.write(lambda tx: tx.keep_artifacts(1, 11, 7.0, [("x", 1)], 100.0))
+        store.write(lambda tx: tx.keep_artifacts(1, 11, 8.0, [("y", 2)], 100.0))
+
+        assert store.read(lambda tx: tx.kept_artifacts([10, 11, 12])) == {10: 5.0, 11: 8.0}
+        assert store.read(lambda tx: tx.listed_artifacts(10)) == [("a b/ü", 5 << 32), ("c", 0)]
+        assert store.read(lambda tx: tx.listed_artifacts(11)) == [("y", 2)]
+        assert store.read(lambda tx: tx.listed_artifacts(12)) == []
+        assert store.read(lambda tx: tx.expired_artifacts(99.0)) == []
+        assert store.read(lambda tx: tx.expired_artifacts(101.0)) == [(1, 11)]
+        store.write(lambda tx: tx.forget_artifacts(11))
+        assert store.read(lambda tx: tx.kept_artifacts([10, 11])) == {10: 5.0}
 
     def test_a_use_case_that_raises_leaves_nothing_and_harms_no_other(self, store: Store, project: Project) -> None:
         def breaks(tx: Transaction) -> None:
@@ -75,6 +123,7 @@ class StoreContract:
         newest = store.read(lambda tx: tx.newest_job("group/project", "main", "build"))
 
         assert newest == (own.id, own.job("build").id)
+        assert store.read(lambda tx: tx.run_of(own.job("build").id)) == own.id
 
     def test_sessions_end_and_tokens_name_their_user(self, store: Store) -> None:
         user = store.write(lambda tx: tx.set_password("ada", "hash", True, 1.0))
