@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.conftest import Server, have, project
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: python3 dev.py setup")
 
@@ -58,6 +58,38 @@ def test_a_run_is_watched_from_push_to_red(server: Server, tmp_path: Path, page:
     assert page.locator("svg.graph a.failed").get_attribute("aria-label") == "test: failed"
     page.get_by_role("button", name="Start").click()
     page.locator("ci-log").get_by_text("started by hand", exact=True).wait_for()
+
+
+def test_what_happens_before_a_page_hears_is_seen(server: Server, tmp_path: Path, page: "Page") -> None:
+    server.push(project(tmp_path / "p", "job: {script: [echo the first line, sleep 5, echo the last line]}"))
+    held: list[Route] = []
+    page.route("**/api/v1/events?*", lambda route: held.append(route))
+    page.goto("/jobs/1")
+    page.locator("h1 .status.running").wait_for()
+    page.locator("ci-log").get_by_text("the first line", exact=True).wait_for()
+    while len(held) < 2:  # the head and the log hear, each for itself
+        page.wait_for_timeout(50)
+    server.until_ended(1)
+    for route in held:
+        route.continue_()
+
+    page.locator("ci-log").get_by_text("the last line", exact=True).wait_for(timeout=10_000)
+    page.locator("h1 .status.passed").wait_for(timeout=10_000)
+
+
+def test_an_older_attempt_is_read_while_the_next_runs(server: Server, tmp_path: Path, page: "Page") -> None:
+    server.push(project(tmp_path / "p", "job: {script: [echo attempt done, 'for i in $(seq 40); do echo $i; sleep 0.1; done']}"))
+    server.until_ended(1)
+    server.request("POST", "/api/v1/jobs/1/retry")
+    visits: list[str] = []
+    page.on("framenavigated", lambda frame: visits.append(frame.url))
+    page.goto("/jobs/1?attempt=1")
+    page.locator("ci-log").get_by_text("Job passed").wait_for()
+    server.until_ended(1)
+    page.locator("h1 .status.passed").wait_for()  # the head tells of the newest, by itself
+    page.wait_for_timeout(500)
+
+    assert len(visits) == 1
 
 
 def test_a_long_log_is_searched_folded_and_linked(server: Server, tmp_path: Path, page: "Page") -> None:

@@ -18,7 +18,6 @@ from trunkline.ports.store import User
 from trunkline.server import traces
 from trunkline.server.api.shapes import JobOut, RunOut, RunWithJobs, Start, job_out, row_out, run_out
 from trunkline.server.desk import Desk, NotFound
-from trunkline.server.line import Line
 
 
 def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]) -> None:
@@ -160,18 +159,25 @@ def add(api: APIRouter, desk: Desk, caller: Callable[[Request], Awaitable[User]]
 
     @api.get("/events", tags=["events"])
     async def events(request: Request, project: str = "", run: int = 0, job: int = 0) -> Response:
-        """Stream what changes, as server-sent events: `run`, `job` and `trace` messages of the things that are named."""
+        """Stream what changes, as server-sent events: `run`, `job` and `trace` messages of the things that are named.
+
+        The first event is called `joined`: from then on nothing is missed, so whoever has looked before looks again.
+        Its data says which attempt a job is at.
+        """
         topics = [t for t, on in ((f"project:{project}", project), (f"run:{run}", run), (f"job:{job}", job), (f"trace:{job}", job)) if on]
         return StreamingResponse(
-            _stream(desk.line, topics), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            _stream(desk, topics, job), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
 
 
-async def _stream(line: Line, topics: list[str]) -> AsyncIterator[bytes]:
+async def _stream(desk: Desk, topics: list[str], job: int) -> AsyncIterator[bytes]:
     """Yield events; pieces of a log that come quickly are told once each 30 ms."""
-    listener = line.hub.join(topics)
+    hub = desk.line.hub
+    listener = hub.join(topics)
     try:
-        yield b": listening\n\n"
+        found = await asyncio.to_thread(desk.store.read, lambda tx: tx.find_job(job)) if job else None
+        at = {"attempt": found[0].job(found[1]).attempt} if found else {}
+        yield b"event: joined\ndata: " + msgspec.json.encode(at) + b"\n\n"
         while True:
             try:
                 message = await asyncio.wait_for(listener.get(), 20)
@@ -191,7 +197,7 @@ async def _stream(line: Line, topics: list[str]) -> AsyncIterator[bytes]:
             for text in dict.fromkeys(msgspec.json.encode(m) for m in waiting):
                 yield b"data: " + text + b"\n\n"
     finally:
-        line.hub.leave(topics, listener)
+        hub.leave(topics, listener)
 
 
 def _zipped(store: str, paths: list[str]) -> Iterator[bytes]:

@@ -1,5 +1,7 @@
 // <ci-log>: a log of any size. Only the rows in view are in the page; bytes come by Range in pieces; sections fold; search and the first error are answered by the server.
 
+import { hear } from "./live.js";
+
 const ROW = 20, PIECE = 192 * 1024;
 const SGR = /\x1b\[([0-9;]*)m|\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b\][^\x07]*\x07/g;
 const NAMES = { 1: "bold", 2: "dim", 3: "italic", 4: "under" };
@@ -46,7 +48,7 @@ class CiLog extends HTMLElement {
     this.hits = [];
     this.current = -1;
     this.follow = this.dataset.ended === "0" && !location.hash;
-    await this.look();
+    if (!(await this.look())) return; // the lines that came with the page stay
     if (!this.outline.size && this.dataset.ended === "1") return;
     this.build();
     this.layout();
@@ -57,12 +59,16 @@ class CiLog extends HTMLElement {
     window.addEventListener("hashchange", () => { const m = location.hash.match(/^#L(\d+)$/); if (m) this.jump(Number(m[1]) - 1); });
   }
 
+  /** Learn how long the log is by now; false without an answer: the server is being started anew, and hearing begins again then. */
   async look() {
-    this.outline = await (await fetch(`${this.url}/outline?${this.attempt}`)).json();
+    const reply = await fetch(`${this.url}/outline?${this.attempt}`).catch(() => null);
+    if (!reply?.ok) return false;
+    this.outline = await reply.json();
     // Pieces begin where the index knows the line; several entries make one piece.
     this.starts = [];
     for (const [offset, line, time] of this.outline.index)
       if (!this.starts.length || offset - this.starts.at(-1).offset >= PIECE) this.starts.push({ offset, line, time });
+    return true;
   }
 
   build() {
@@ -232,23 +238,23 @@ class CiLog extends HTMLElement {
   }
 
   listen() {
-    const source = new EventSource(`/api/v1/events?job=${this.dataset.job}`);
     let busy = false, again = false;
     const grow = async () => {
       if (busy) { again = true; return; }
       busy = true;
-      await this.look();
-      this.layout();
-      if (this.follow) this.view.scrollTop = this.view.scrollHeight;
+      if (await this.look()) {
+        this.layout();
+        if (this.follow) this.view.scrollTop = this.view.scrollHeight;
+      }
       busy = false;
       if (again) { again = false; grow(); }
     };
-    source.onmessage = (event) => {
-      const message = JSON.parse(event.data);
+    const told = (message) => {
       if (message.attempt && String(message.attempt) !== this.dataset.attempt) { source.close(); location.reload(); return; }
       grow();
       if (message.ended) source.close();
     };
+    const source = hear(`job=${this.dataset.job}`, told, told); // what came between the first look and now is seen when hearing begins
   }
 }
 
