@@ -3,7 +3,6 @@
 import glob
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -43,7 +42,7 @@ class Postgres:
         return subprocess.run(command, env=self.env, cwd=self.folder, capture_output=True, text=True, check=False, timeout=120)
 
     def start(self) -> None:
-        """Start, without the care for the disk, and wait until it listens."""
+        """Start, without the care for the disk, and wait until it takes connections: it listens before."""
         options = [
             "-c",
             "fsync=off",
@@ -56,11 +55,16 @@ class Postgres:
         ]
         command = [*self.as_user, self.server, "-D", f"{self.folder}/data", *options]
         self.process = subprocess.Popen(command, env=self.env, cwd=self.folder, stderr=subprocess.DEVNULL)
-        for _ in range(200):
+        import psycopg
+
+        ends = time.monotonic() + 60
+        while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                psycopg.connect(self.url, connect_timeout=5).close()
                 return
-            except OSError:
+            except psycopg.OperationalError:
+                assert self.process.poll() is None, "PostgreSQL ended as soon as it had begun"
+                assert time.monotonic() < ends, "PostgreSQL took no connection within a minute"
                 time.sleep(0.05)
 
     def stop(self) -> None:

@@ -116,6 +116,29 @@ class TestPostgres(StoreContract):
 
         assert told == [{"by": "one", "runs": [run.id]}, {"by": "one", "kinds": ["Peer"]}]
 
+    def test_what_is_written_survives_that_connections_go(self, store: SqlStore, server: str, project: Project) -> None:
+        """As when PostgreSQL is started anew: between two writes, and in the middle of one."""
+        rounds: list[str] = []
+
+        def cut() -> None:
+            with psycopg.connect(server, autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+                )
+
+        def write(tx: Transaction) -> Project:
+            rounds.append("once more")
+            tx.create_project(f"group/{len(rounds)}", "main", 1.0)
+            if len(rounds) == 1:
+                cut()
+            return tx.create_project(f"group/{len(rounds)}/second", "main", 1.0)
+
+        cut()
+        made = store.write(write)
+        tx_seen = store.read(lambda tx: [p.path for p, _ in tx.projects()])
+
+        assert (made.path, tx_seen) == ("group/2/second", ["group/2", "group/2/second", project.path])
+
     def test_two_servers_that_stand_in_each_others_way_both_get_through(self, store: SqlStore, server: str, project: Project) -> None:
         other = SqlStore(server)
         runs = [store.write(lambda tx: tx.add_run(project, a_run(a_job("a")), ())) for _ in range(2)]

@@ -16,6 +16,7 @@ from trunkline.kit.words import size
 EACH = 0.5  # seconds between two looks
 _PATIENCE = 20  # counting a job's files takes at most one part of so many of the time
 _OF_THE_DISK = 20  # the reserve is at most one part of so many of the disk
+_FILES_OF_THE_DISK = 100  # of the files that it can hold, one part of so many stays free
 _WORTH = 4  # a job is ended if that gives back at least one part of so many of the reserve
 
 
@@ -30,12 +31,12 @@ class Tenant:
     pause: float = 0.0
     has_ended: bool = False
 
-    def taken(self, now: float) -> int:
-        """Count the bytes that the disk gives for files that were made or changed since it began."""
+    def taken(self, now: float) -> tuple[int, int]:
+        """Count the files and folders that were made or changed since it began; return the bytes that the disk gives for them, and how many they are."""
         began = time.monotonic()
-        found = sum(_changed_since(folder, self.began_at) for folder in self.folders)
+        found = [_changed_since(folder, self.began_at) for folder in self.folders]
         self.counted_at, self.pause = now, (time.monotonic() - began) * _PATIENCE
-        return found
+        return sum(taken for taken, _ in found), sum(count for _, count in found)
 
 
 class Room:
@@ -98,26 +99,28 @@ class Room:
         waiting = [t for t in present if not t.has_ended]
         if self.most:
             for tenant in [t for t in waiting if now - t.counted_at >= t.pause]:
-                taken = tenant.taken(now)
+                taken, _ = tenant.taken(now)
                 if taken > self.most:
                     self._end(tenant, f"the job's files take {size(taken)}, more than {size(self.most)} (setting job_disk)")
         disk = os.statvfs(self.folder)
         reserve = min(self.reserve, disk.f_blocks * disk.f_frsize // _OF_THE_DISK)
-        free = disk.f_bavail * disk.f_frsize
-        if free >= reserve and (not disk.f_files or disk.f_favail * 100 >= disk.f_files):
+        free, few = disk.f_bavail * disk.f_frsize, disk.f_files // _FILES_OF_THE_DISK if self.reserve else 0
+        is_full, has_no_files = free < reserve, disk.f_favail < few
+        if not is_full and not has_no_files:
             return
         counted = [(t.taken(now), t) for t in waiting if not t.has_ended]
-        taken, most = max(counted, key=lambda pair: pair[0], default=(0, None))
-        if most is not None and taken * _WORTH >= reserve:
-            self._end(
-                most,
-                f"only {size(free)} were left on the server's disk, and of what runs there this job has taken most: {size(taken)} (setting disk_reserve)",
-            )
+        for is_short, at, least, left in ((is_full, 0, reserve, size(free)), (has_no_files, 1, few, f"{disk.f_favail:,} files")):
+            taken, most = max(((taken[at], t) for taken, t in counted), key=lambda pair: pair[0], default=(0, None))
+            if is_short and most is not None and taken * _WORTH >= least:
+                told = f"{taken:,}" if at else size(taken)
+                said = f"only {left} were left on the server's disk, and of what runs there this job has taken most: {told} (setting disk_reserve)"
+                self._end(most, said)
+                return
 
 
-def _changed_since(folder: str, began_at: float) -> int:
-    """Count the bytes of files that were changed since then (epoch seconds), while a job goes on to make and remove them."""
-    found, waiting = 0, [folder]
+def _changed_since(folder: str, began_at: float) -> tuple[int, int]:
+    """Count what was changed since then (epoch seconds), while a job goes on to make and remove it: the bytes of files; files and folders."""
+    found, count, waiting = 0, 0, [folder]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
@@ -126,8 +129,9 @@ def _changed_since(folder: str, began_at: float) -> int:
                         info = entry.stat(follow_symlinks=False)
                         if stat.S_ISDIR(info.st_mode):
                             waiting.append(entry.path)
-                        elif info.st_ctime >= began_at:
-                            found += info.st_blocks * 512
+                        if info.st_ctime >= began_at:
+                            found += 0 if stat.S_ISDIR(info.st_mode) else info.st_blocks * 512
+                            count += 1
         except OSError:
             continue
-    return found
+    return found, count

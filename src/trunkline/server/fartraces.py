@@ -1,37 +1,36 @@
-"""Logs that come from other machines, piece by piece. What was sent is kept as it was, for offsets and checksums; what people read has the times that
-runners put before each line taken out (they go into the index). Source: the runner protocol, its sections on traces and on the format of logs.
+"""Logs that come from other machines, piece by piece. Kept is what people read: without the times that runners put before each line, which go into the
+index. Source: the runner protocol, its sections on traces and on the format of logs.
 
-Where several servers take pieces of one log, each by turns, how far it has come lies beside it (`.state`): whoever holds the lock of that file appends.
+How much was sent, its checksum and the beginning of the next line lie beside it (`.state`), once what people read is not just what was sent: a server
+that is started anew goes on from there, and a machine sends again what is missing. Where several servers take pieces of one log, each by turns, that
+file is there from the beginning: whoever holds its lock appends.
 """
 
 import fcntl
 import os
 import re
-import shutil
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from trunkline.execution.trace import ENTRY
 from trunkline.kit import patterns
 
 MOST = 512 << 20  # bytes of one log
-_STATE = struct.Struct(">IQQQQ?I")  # what lies beside a log: crc, size, lines, shown, indexed_at, is_plain, length of held
+_STATE = struct.Struct(">IQQQQ?II")  # what lies beside a log: crc, size, lines, shown, indexed_at, is_plain, lengths of held and of tail
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) [0-9a-f]{2}[OE]([ +])")
 _SECTION = b"\x1b[0Ksection_"  # before which runners write what clears the line
-_MARK, _HEAD, _LONGEST = (
-    16,
-    48,
-    1 << 20,
-)  # bytes: of a mark of a section, of a time before a line, of a line that is not complete (at least)
+_MARK, _HEAD, _LONGEST = 16, 48, 1 << 20  # bytes: of a mark of a section, of a time before a line, of a line that waits for its end
 _TIMED = re.compile(rb"Z [0-9a-f]{2}[OE][ +]")  # what no line with a time is without; quick to look for
 _JOINS = re.compile(rb"Z [0-9a-f]{2}[OE]\+")  # perhaps a line that goes on with the one before
 _STAMPS = re.compile(rb"\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z [0-9a-f]{2}[OE] ")
-_USUAL = re.compile(rb"\n[^\n]{26}Z [0-9a-f]{2}[OE] ")  # loose, since in a log with times each line has one
+_USUAL = re.compile(
+    rb"\n.{26}Z ..[OE] "
+)  # loose, since in a log with times each line has one; sets of characters would take twice the time
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -40,22 +39,27 @@ class Appended:
     """A file that grows, held open between writes as long as few others are: opening it each time was most of the work."""
 
     most, count = 600, 0  # (serve raises the first where the system lets it)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
     def __init__(self, path: str) -> None:
         self.path, self.fd = path, -1
 
     def write(self, data: bytes) -> None:
-        """Append all of it."""
-        fd = self.fd if self.fd >= 0 else os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Write all of it."""
+        fd = self.fd if self.fd >= 0 else os.open(self.path, self.flags, 0o600)
         try:
             while data:
-                data = data[os.write(fd, data) :]
+                data = self.put(fd, data)
         finally:
             if self.fd < 0 and Appended.count < self.most:
                 self.fd = fd
                 Appended.count += 1
             elif self.fd < 0:
                 os.close(fd)
+
+    def put(self, fd: int, data: bytes) -> bytes:
+        """Write once; return what is left."""
+        return data[os.write(fd, data) :]
 
     def close(self) -> None:
         """Close it until the next write."""
@@ -65,13 +69,24 @@ class Appended:
             Appended.count -= 1
 
 
+class Overwritten(Appended):
+    """A small file that is written anew each time. What is longer than before stands behind it: the data must say where it ends."""
+
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+
+    def put(self, fd: int, data: bytes) -> bytes:
+        """Write all of it at once: it is small."""
+        os.pwrite(fd, data, 0)
+        return b""
+
+
 class FarTrace:
     """One attempt's log; may be taken up again by another process. Its methods may be called from any thread."""
 
     def __init__(self, path: str, is_new: bool = False, is_shared: bool = False) -> None:
-        self.path, self.sent_path, self.state_path = path, path + ".sent", path + ".state"
+        self.path, self.state_path = path, path + ".state"
         self.is_shared, self.known = is_shared, b""
-        self.sent, self.show, self.times = Appended(path + ".sent"), Appended(path), Appended(path + ".idx")
+        self.show, self.times, self.state = Appended(path), Appended(path + ".idx"), Overwritten(path + ".state")
         self.lock = threading.Lock()
         os.makedirs(os.path.dirname(path), exist_ok=True)
         self.crc, self.size, self.lines, self.shown = 0, 0, 0, 0
@@ -83,14 +98,14 @@ class FarTrace:
                 self._remove()
             elif self.known:
                 return
-            elif os.path.exists(self.sent_path):
-                self.is_plain = False
-                self._take_up()
+            elif not is_shared and os.path.exists(self.state_path):
+                with open(self.state_path, "rb") as f:
+                    self._adopt(f.read())
             elif os.path.exists(path):
                 self._count()
 
     def _remove(self) -> None:
-        for old in (self.sent_path, self.path, self.path + ".idx"):
+        for old in (self.path, self.path + ".idx", *(() if self.is_shared else (self.state_path,))):
             if os.path.exists(old):
                 os.unlink(old)
 
@@ -118,44 +133,41 @@ class FarTrace:
                 state = self._state()
                 if state != self.known:
                     os.pwrite(fd, state, 0)
-                    os.ftruncate(fd, len(state))
                     self.known = state
             finally:
                 os.close(fd)
 
     def _state(self) -> bytes:
-        numbers = (self.crc, self.size, self.lines, self.shown, self.indexed_at, self.is_plain, len(self.held))
+        numbers = (self.crc, self.size, self.lines, self.shown, self.indexed_at, self.is_plain, len(self.held), len(self.tail))
         return _STATE.pack(*numbers) + self.held + self.tail
 
     def _adopt(self, state: bytes) -> None:
-        """Go on from where another server has come to; what it wrote and did not answer for is taken back."""
-        if state and state != self.known:
-            numbers = _STATE.unpack_from(state)
-            if numbers[5] != self.is_plain:
-                self.rest()  # there are other files now
-            self.crc, self.size, self.lines, self.shown, self.indexed_at, self.is_plain, held = numbers
+        """Go on from where another server, or this one before it was started anew, has come to. What was written and not answered for is taken back; of
+        a log that a power cut has shortened, what is left of it is sent again.
+        """
+        if not state:
+            return
+        *numbers, held, tail = _STATE.unpack_from(state)
+        state = state[: _STATE.size + held + tail]
+        if state != self.known:
+            self.crc, self.size, self.lines, self.shown, self.indexed_at, self.is_plain = numbers
             self.held, self.tail = state[_STATE.size : _STATE.size + held], state[_STATE.size + held :]
             self.known = state
-        if state:
-            for path, size in ((self.path, self.shown), *(() if self.is_plain else ((self.sent_path, self.size),))):
-                if os.path.exists(path) and os.path.getsize(path) > size:
-                    os.truncate(path, size)
+        there = os.path.getsize(self.path) if os.path.exists(self.path) else 0
+        if there > self.shown:
+            os.truncate(self.path, self.shown)
+        elif there < self.shown:
+            self.crc, self.size, self.lines, self.shown, self.indexed_at, self.held, self.tail = 0, 0, 0, 0, 0, b"", b""
+            if self.is_plain:
+                self._count()
+            else:
+                os.truncate(self.path, 0)
 
     def look(self) -> None:
         """Take in what other servers have appended."""
         if self.is_shared:
             with self._turn():
                 pass
-
-    def _take_up(self) -> None:
-        """Make what people read anew from what was sent."""
-        for old in (self.path, self.path + ".idx"):
-            if os.path.exists(old):
-                os.unlink(old)
-        with open(self.sent_path, "rb") as f:
-            while piece := f.read(1 << 20):
-                self.crc, self.size = zlib.crc32(piece, self.crc), self.size + len(piece)
-                self._show(piece)
 
     def _count(self) -> None:
         """Count what a plain log holds already."""
@@ -165,12 +177,11 @@ class FarTrace:
                 self.shown, self.lines, self.tail = self.size, self.lines + piece.count(b"\n"), piece[-_MARK:]
 
     def _part(self) -> None:
-        """From here on what was sent and what people read differ: keep the former beside it."""
+        """From here on what was sent and what people read differ."""
         self.is_plain = False
         if not self.size:
             return
         self.show.close()
-        shutil.copyfile(self.path, self.sent_path)
         with open(self.path, "rb+") as f:  # a line that is not complete waits, as it will from now on
             end = f.seek(0, os.SEEK_END)
             f.seek(max(0, end - _LONGEST))
@@ -190,16 +201,25 @@ class FarTrace:
     def _append(self, start: int, data: bytes) -> bool:
         if start != self.size:
             return False
-        if data and self.is_plain and self._differs(data):
+        if not data:
+            return True
+        if self.is_plain and self._differs(data):
             self._part()
-        if data:
+        before = (self.crc, self.size, self.lines, self.shown, self.indexed_at, self.held, self.tail)
+        try:
             self.crc, self.size = zlib.crc32(data, self.crc), self.size + len(data)
-        if data and self.is_plain:
-            self._write(data, 0)
-            self.tail = data[-_MARK:]
-        elif data:
-            self.sent.write(data)
+            if self.is_plain:
+                self._write(data, 0)
+                self.tail = data[-_MARK:]
+                return True
             self._show(data)
+            if not self.is_shared:
+                self.state.write(self._state())
+        except OSError:  # the disk is full: nothing of it was taken, and it may be sent again
+            self.crc, self.size, self.lines, self.shown, self.indexed_at, self.held, self.tail = before
+            with suppress(OSError):
+                os.truncate(self.path, self.shown)
+            raise
         return True
 
     def _differs(self, data: bytes) -> bool:
@@ -217,7 +237,12 @@ class FarTrace:
         return _STAMP.match(head + data[:_HEAD]) is not None
 
     def _show(self, data: bytes) -> None:
-        """Append to what people read: whole lines, and as much of the last as can't be the beginning of a time."""
+        """Append to what people read: whole lines; the beginning of the next waits, unless it is very long."""
+        self._show_lines(data)
+        if len(self.held) > _LONGEST:
+            self._flush()
+
+    def _show_lines(self, data: bytes) -> None:
         whole = self.held + data if self.held else data
         cut = whole.rfind(b"\n") + 1
         text, at, count = _usually_timed(whole[:cut])
@@ -267,7 +292,7 @@ class FarTrace:
 
     def rest(self) -> None:
         """Close the files; they open again when there is more."""
-        for file in (self.sent, self.show, self.times):
+        for file in (self.show, self.times, self.state):
             file.close()
 
     def checksum(self) -> str:
@@ -303,14 +328,14 @@ class FarTrace:
             self.held = b""
 
     def close(self) -> None:
-        """End the log: what was sent is not needed any more."""
+        """End the log."""
         with self._turn(is_last=True) as is_ours:
             if not is_ours:
                 return
             self._flush()
             self.rest()
-            if os.path.exists(self.sent_path):
-                os.unlink(self.sent_path)
+            if not self.is_shared and os.path.exists(self.state_path):
+                os.unlink(self.state_path)
 
 
 def _usually_timed(text: bytes) -> tuple[bytes, int, int]:

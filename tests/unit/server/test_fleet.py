@@ -1,6 +1,8 @@
 """What becomes of jobs whose machine says nothing: by the clock, without waiting for it."""
 
+import os
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,7 +169,50 @@ def test_times_before_lines_become_the_index(tmp_path: Path) -> None:
     )
     trace.close()
     assert (tmp_path / "log").read_bytes() == b"one\ntwo and more\nplain\nsection_start:1:x\r\x1b[0Khead\nend without newline"
-    assert not (tmp_path / "log.sent").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "log.idx"]
+
+
+def test_a_log_with_times_is_taken_up_where_it_was_when_the_server_ended(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    sent = b"2026-11-21T10:00:00.5Z 00O one\n2026-11-21T10:00:01.5Z 01E tw"
+    assert FarTrace(str(path), is_new=True).append(0, sent)
+    with path.open("ab") as f:
+        f.write(b"not answered for")
+
+    after = FarTrace(str(path))
+    assert (after.size, after.checksum()) == (len(sent), f"crc32:{zlib.crc32(sent):08x}")
+    assert after.append(len(sent), b"o\n")
+    after.close()
+    assert path.read_bytes() == b"one\ntwo\n"
+
+    assert FarTrace(str(path), is_new=True).append(0, sent)
+    path.write_bytes(b"")  # a power cut: what was written last is lost
+    assert FarTrace(str(path)).size == 0
+
+
+def test_a_line_that_does_not_end_is_not_held_for_ever(tmp_path: Path) -> None:
+    trace, at = FarTrace(str(tmp_path / "log"), is_new=True), 0
+    for piece in (b"2026-11-21T10:00:00.500000Z 00O ", *[b"x" * 400_000] * 5, b"\n2026-11-21T10:00:01.500000Z 00O next\n"):
+        assert trace.append(at, piece)
+        at += len(piece)
+        assert len(trace.held) < 2_000_000
+    assert (tmp_path / "log.state").stat().st_size < 2_000_000
+    trace.close()
+    assert (tmp_path / "log").read_bytes() == b"x" * 2_000_000 + b"\nnext\n"
+
+
+def test_what_finds_no_room_on_the_disk_may_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = FarTrace(str(tmp_path / "log"), is_new=True)
+    sent = b"2026-11-21T10:00:00.500000Z 00O one\n"
+    assert trace.append(0, sent)
+    with monkeypatch.context() as patched:
+        patched.setattr(trace.show, "put", lambda fd, data: (os.write(fd, data[:2]), os.write(os.open("/dev/full", os.O_WRONLY), data)))
+        with pytest.raises(OSError, match="No space"):
+            trace.append(len(sent), sent)
+
+    assert trace.append(len(sent), sent)
+    trace.close()
+    assert (tmp_path / "log").read_bytes() == b"one\none\n"
 
 
 def _payload_of(fleet: Fleet, files: dict[str, str]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.pool import QueuePool
 
@@ -70,7 +71,7 @@ def _unpacked(data: bytes) -> Any:
 
 # Made once: building a statement anew costs more than SQLite needs to run it.
 _WHICH: BindParameter[int] = bindparam("which")
-_ADD_RUN, _ADD_JOB, _ADD_FACT, _ADD_ATTEMPT = insert(t.runs), insert(t.jobs), insert(t.facts), insert(t.attempts)
+_ADD_RUN, _ADD_JOB, _ADD_FACT = insert(t.runs), insert(t.jobs), insert(t.facts).inline()
 _COUNT_RUN = update(t.projects).where(t.projects.c.id == _WHICH).values(runs=t.projects.c.runs + 1)
 _UPDATE_JOB = update(t.jobs).where(t.jobs.c.id == _WHICH)
 _KNOWN: BindParameter[int] = bindparam("known")
@@ -82,7 +83,15 @@ _STATUS = select(t.runs.c.status, t.runs.c.finished_at).where(t.runs.c.id == _WH
 _CHANGED_JOBS = select(*(c for c in t.jobs.c if c.name not in ("definition", "dotenv"))).where(
     t.jobs.c.run_id == _WHICH, t.jobs.c.version > _KNOWN
 )
-_FORGET_ATTEMPT = delete(t.attempts).where(t.attempts.c.job_id == _WHICH, t.attempts.c.number == bindparam("attempt"))
+
+
+def _upsert(kind: Any) -> Any:
+    new = kind(t.attempts)
+    said = {c.name: new.excluded[c.name] for c in t.attempts.c if not c.primary_key}
+    return new.on_conflict_do_update(index_elements=list(t.attempts.primary_key), set_=said)
+
+
+_KEEP_ATTEMPT = {"sqlite": _upsert(sqlite.insert), "postgresql": _upsert(postgresql.insert)}
 
 
 class SqlTransaction:
@@ -100,6 +109,11 @@ class SqlTransaction:
         """Let no other server number jobs until the end of this transaction."""
         if self.c.dialect.name == "postgresql":
             self.c.execute(select(func.pg_advisory_xact_lock(NUMBERING)))
+
+    def _each(self, statement: Any, rows: list[dict[str, Any]]) -> None:
+        """Execute a statement for each row; for the usual one without what several need."""
+        if rows:
+            self.c.execute(statement, rows[0] if len(rows) == 1 else rows)
 
     def _row(self, query: Any) -> RowMapping | None:
         return self.c.execute(query).mappings().first()
@@ -216,11 +230,8 @@ class SqlTransaction:
             changed.append({"which": job.id, "version": after.version, **_job_columns(job)})
             if job.status in (Status.PASSED, Status.FAILED, Status.CANCELED) or job.attempt > old.attempt:
                 ended.append(_attempt_columns(job, job if job.attempt == old.attempt else old, now))
-        if changed:
-            self.c.execute(_UPDATE_JOB, changed)
-        if ended:
-            self.c.execute(_FORGET_ATTEMPT, [{"which": row["job_id"], "attempt": row["number"]} for row in ended])
-            self.c.execute(_ADD_ATTEMPT, ended)
+        self._each(_UPDATE_JOB, changed)
+        self._each(_KEEP_ATTEMPT[self.c.dialect.name], ended)
         self._add_facts(after.id, facts, now)
         return after
 
@@ -281,9 +292,7 @@ class SqlTransaction:
         return replace(after, jobs=tuple(jobs))
 
     def _add_facts(self, run: int, facts: Iterable[Fact], now: float) -> None:
-        rows = [{"run_id": run, "kind": f.kind, "job": f.job, "detail": dict(f.detail), "at": now} for f in facts]
-        if rows:
-            self.c.execute(_ADD_FACT, rows)
+        self._each(_ADD_FACT, [{"run_id": run, "kind": f.kind, "job": f.job, "detail": dict(f.detail), "at": now} for f in facts])
 
     @staticmethod
     def _rows_query() -> Any:
@@ -578,9 +587,10 @@ class SqlStore:
     def __init__(self, url: str, voice: str = "") -> None:
         url = _with_driver(url)
         self.engine, self.voice, self.speaks = _engine(url), voice, True
-        self.reading = self.engine
+        self.reading = self.writing = self.engine
         if self.engine.dialect.name == "postgresql":
             self.reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
+            self.writing = create_engine(url, pool_size=1, max_overflow=0)  # not asked each time whether it is alive: see _written
         _migrate(self.engine, url)
         self.asked: collections.deque[tuple[Callable[[Transaction], Any], Future[Any]]] = collections.deque()
         self.turn = threading.Lock()
@@ -613,6 +623,7 @@ class SqlStore:
         with self.turn:
             self.is_closed = True
         self.engine.dispose()
+        self.writing.dispose()
 
     def _write_batch(self, batch: "list[tuple[Callable[[Transaction], Any], Future[Any]]]") -> None:
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
@@ -631,12 +642,13 @@ class SqlStore:
     def _written(
         self, batch: "list[tuple[Callable[[Transaction], Any], Future[Any]]]"
     ) -> list[tuple[Future[Any], Any, BaseException | None]]:
-        """Write a batch in one transaction; once more where another server stood in the way."""
+        """Write a batch in one transaction; once more where another server stood in the way, or the connection had gone before anything was written."""
         for tries in range(TRIES, -1, -1):
+            is_last_word = False
             done: list[tuple[Future[Any], Any, BaseException | None]] = []
             news: dict[str, set[Any]] = {}
             try:
-                with self.engine.connect().execution_options(is_writer=True) as connection, connection.begin():
+                with self.writing.connect().execution_options(is_writer=True) as connection, connection.begin():
                     for use, future in batch:
                         transaction = SqlTransaction(connection)
                         try:
@@ -652,11 +664,13 @@ class SqlStore:
                                 raise _UndoneError from None
                     if news and self.voice and self.speaks:
                         connection.execute(_NOTIFY, {"channel": CHANNEL, "payload": _spoken(self.voice, news)})
+                    is_last_word = True  # from here on nobody knows whether a commit whose answer is lost was made
                 return done
             except _UndoneError:
                 return done
             except OperationalError as problem:
-                if not tries or getattr(problem.orig, "sqlstate", "") not in _IN_THE_WAY:
+                is_free = getattr(problem.orig, "sqlstate", "") in _IN_THE_WAY or (problem.connection_invalidated and not is_last_word)
+                if not tries or not is_free:
                     raise
         return []
 
