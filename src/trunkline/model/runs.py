@@ -1,6 +1,8 @@
 """One execution of a pipeline: runs, the jobs in them, how they ended, and the facts that other rooms react to."""
 
 from enum import Enum
+from itertools import compress
+from operator import is_not
 
 from trunkline.kit.record import field, record, replace
 from trunkline.model.events import Event
@@ -180,6 +182,11 @@ class Run:
         for name, job in changed.items():
             jobs[self.position(name)] = job
         return replace(self, jobs=tuple(jobs))
+
+    def moved_since(self, before: "Run") -> "list[tuple[JobRun, JobRun]]":
+        """Return the jobs that are not as they were, with what they were. A run's jobs keep their places."""
+        pairs = zip(before.jobs, self.jobs, strict=True)
+        return list(compress(pairs, map(is_not, before.jobs, self.jobs)))  # (there may be thousands, of which one has moved)
 
 
 _last_found: dict[str, int] = {}  # a hint, checked before it is believed: runs of one pipeline have their jobs in the same places

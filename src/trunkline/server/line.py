@@ -288,7 +288,9 @@ class Line:
             if after is before:
                 return before
             self._hold(after)
-            changed = [(old, new) for old, new in zip(before.jobs, after.jobs, strict=True) if old is not new]
+            changed = after.moved_since(before)
+            if self.not_here.get(run_id) is before and not any(new.status is Status.QUEUED for _, new in changed):
+                self.not_here[run_id] = after
             self._publish(before, after, [new for _, new in changed])
             for old, new in changed:
                 if old.status is Status.RUNNING and new.status is Status.CANCELED:

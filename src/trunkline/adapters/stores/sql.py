@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -36,6 +37,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from trunkline.adapters.stores import single
 from trunkline.adapters.stores import tables as t
 from trunkline.kit.codec import from_plain, to_plain
 from trunkline.kit.record import replace
@@ -83,15 +85,15 @@ _STATUS = select(t.runs.c.status, t.runs.c.finished_at).where(t.runs.c.id == _WH
 _CHANGED_JOBS = select(*(c for c in t.jobs.c if c.name not in ("definition", "dotenv"))).where(
     t.jobs.c.run_id == _WHICH, t.jobs.c.version > _KNOWN
 )
+_KEEP_ATTEMPT = {"sqlite": single.keeping(sqlite.insert(t.attempts)), "postgresql": single.keeping(postgresql.insert(t.attempts))}
 
 
-def _upsert(kind: Any) -> Any:
-    new = kind(t.attempts)
-    said = {c.name: new.excluded[c.name] for c in t.attempts.c if not c.primary_key}
-    return new.on_conflict_do_update(index_elements=list(t.attempts.primary_key), set_=said)
+def _value(item: Any) -> str:
+    return str(item.value)
 
 
-_KEEP_ATTEMPT = {"sqlite": _upsert(sqlite.insert), "postgresql": _upsert(postgresql.insert)}
+def _plain(item: object) -> Any:
+    return None if item is None else to_plain(item)
 
 
 class SqlTransaction:
@@ -222,29 +224,41 @@ class SqlTransaction:
         )
 
     def save_run(self, before: Run, after: Run, facts: Iterable[Fact], now: float) -> Run:
-        after = self._next_version(before, after)
         changed, ended = [], []
-        for old, job in zip(before.jobs, after.jobs, strict=True):  # a run's jobs keep their places
-            if old is job:
-                continue
-            changed.append({"which": job.id, "version": after.version, **_job_columns(job)})
+        for old, job in after.moved_since(before):
+            changed.append({"which": job.id, "version": before.version + 1, **_changed_columns(old, job)})
             if job.status in (Status.PASSED, Status.FAILED, Status.CANCELED) or job.attempt > old.attempt:
                 ended.append(_attempt_columns(job, job if job.attempt == old.attempt else old, now))
-        self._each(_UPDATE_JOB, changed)
+        told = _fact_rows(after.id, facts, now)
+        if self.c.dialect.name == "postgresql" and len(changed) == 1 and len(told) < 2:
+            return self._moved(before, after, changed[0], ended[0] if ended else None, told[0] if told else None)
+        after = self._next_version(before, after)
+        for _, rows in groupby(sorted(changed, key=tuple), tuple):  # those of which the same has changed
+            self._each(_UPDATE_JOB, list(rows))
         self._each(_KEEP_ATTEMPT[self.c.dialect.name], ended)
-        self._add_facts(after.id, facts, now)
+        self._each(_ADD_FACT, told)
         return after
+
+    def _moved(self, before: Run, after: Run, job: dict[str, Any], attempt: dict[str, Any] | None, fact: dict[str, Any] | None) -> Run:
+        """Save that one job has moved on, as a single statement."""
+        if not single.move(self.c, before.id, before.version, job, attempt, fact):
+            raise _crossed(before)
+        self._keep_status(before, after)
+        return replace(after, version=before.version + 1)
 
     def _next_version(self, before: Run, after: Run, **more: int) -> Run:
         """Save what a run itself is now; raises Conflict where it is not as it was before."""
         new = before.version + 1
         done = self.c.execute(_UPDATE_VERSION, {"which": before.id, "known": before.version, "version": new, **more})
         if done.rowcount != 1:
-            raise Conflict(f"run {before.number} of {before.project} was changed meanwhile")
+            raise _crossed(before)
+        self._keep_status(before, after)
+        return replace(after, version=new)
+
+    def _keep_status(self, before: Run, after: Run) -> None:
         if (before.status, before.finished_at) != (after.status, after.finished_at):
             self.c.execute(_UPDATE_RUN, {"which": after.id, "status": after.status.value, "finished_at": after.finished_at})
         self.told("runs", before.id)
-        return replace(after, version=new)
 
     def renewed(self, run: Run, lock: bool = False) -> Run | None:
         row = self.c.execute(_VERSION.with_for_update() if lock else _VERSION, {"which": run.id}).first()
@@ -292,7 +306,7 @@ class SqlTransaction:
         return replace(after, jobs=tuple(jobs))
 
     def _add_facts(self, run: int, facts: Iterable[Fact], now: float) -> None:
-        self._each(_ADD_FACT, [{"run_id": run, "kind": f.kind, "job": f.job, "detail": dict(f.detail), "at": now} for f in facts])
+        self._each(_ADD_FACT, _fact_rows(run, facts, now))
 
     @staticmethod
     def _rows_query() -> Any:
@@ -518,23 +532,24 @@ def _definition(job: JobRun) -> bytes:
     return _packed({"job": job.job, "when": job.when, "allow_failure": job.allow_failure, "needs": job.needs})
 
 
+_COLUMNS: tuple[tuple[str, Callable[[Any], Any] | None], ...] = (  # of a job: what changes of it, and how that is written
+    ("name", None), ("status", _value), ("attempt", None), ("reason", _value), ("message", None), ("exit_code", None), ("queued_at", None),
+    ("started_at", None), ("finished_at", None), ("coverage", None), ("environment_note", None), ("downstream", _plain), ("worker", _plain),
+    ("server", None),
+)  # fmt: skip
+
+
 def _job_columns(job: JobRun) -> dict[str, Any]:
-    return {
-        "name": job.name,
-        "status": job.status.value,
-        "attempt": job.attempt,
-        "reason": job.reason.value,
-        "message": job.message,
-        "exit_code": job.exit_code,
-        "queued_at": job.queued_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "coverage": job.coverage,
-        "environment_note": job.environment_note,
-        "downstream": None if job.downstream is None else to_plain(job.downstream),
-        "worker": None if job.worker is None else to_plain(job.worker),
-        "server": job.server,
-    }
+    return {name: getattr(job, name) if written is None else written(getattr(job, name)) for name, written in _COLUMNS}
+
+
+def _changed_columns(before: JobRun, after: JobRun) -> dict[str, Any]:
+    found = {}
+    for name, written in _COLUMNS:
+        value = getattr(after, name)
+        if value is not getattr(before, name):
+            found[name] = value if written is None else written(value)
+    return found
 
 
 def _job_run(row: RowMapping) -> JobRun:
@@ -568,6 +583,14 @@ def _job_fields(row: RowMapping) -> dict[str, Any]:
     }
 
 
+def _fact_rows(run: int, facts: Iterable[Fact], now: float) -> list[dict[str, Any]]:
+    return [{"run_id": run, "kind": f.kind, "job": f.job, "detail": dict(f.detail), "at": now} for f in facts]
+
+
+def _crossed(run: Run) -> Conflict:
+    return Conflict(f"run {run.number} of {run.project} was changed meanwhile")
+
+
 def _attempt_columns(job: JobRun, ended: JobRun, now: float) -> dict[str, Any]:
     """Return the row of an attempt that ended: the job itself, or what it was before it was tried again."""
     status = ended.status if ended is job else Status.FAILED
@@ -591,6 +614,7 @@ class SqlStore:
         if self.engine.dialect.name == "postgresql":
             self.reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
             self.writing = create_engine(url, pool_size=1, max_overflow=0)  # not asked each time whether it is alive: see _written
+        self.writer: Connection | None = None
         _migrate(self.engine, url)
         self.asked: collections.deque[tuple[Callable[[Transaction], Any], Future[Any]]] = collections.deque()
         self.turn = threading.Lock()
@@ -622,6 +646,7 @@ class SqlStore:
         """Let what is being written end, then stop."""
         with self.turn:
             self.is_closed = True
+            self._hang_up()
         self.engine.dispose()
         self.writing.dispose()
 
@@ -648,7 +673,10 @@ class SqlStore:
             done: list[tuple[Future[Any], Any, BaseException | None]] = []
             news: dict[str, set[Any]] = {}
             try:
-                with self.writing.connect().execution_options(is_writer=True) as connection, connection.begin():
+                if self.writer is None:
+                    self.writer = self.writing.connect().execution_options(is_writer=True)
+                connection = self.writer
+                with connection.begin():
                     for use, future in batch:
                         transaction = SqlTransaction(connection)
                         try:
@@ -668,11 +696,20 @@ class SqlStore:
                 return done
             except _UndoneError:
                 return done
-            except OperationalError as problem:
+            except Exception as problem:
+                self._hang_up()
+                if not isinstance(problem, OperationalError):
+                    raise
                 is_free = getattr(problem.orig, "sqlstate", "") in _IN_THE_WAY or (problem.connection_invalidated and not is_last_word)
                 if not tries or not is_free:
                     raise
         return []
+
+    def _hang_up(self) -> None:
+        """Let the writer's connection go: the next write gets another."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
 
 
 def _spoken(voice: str, news: dict[str, set[Any]]) -> str:
