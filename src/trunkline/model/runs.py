@@ -185,10 +185,17 @@ class Run:
 
     def moved_since(self, before: "Run") -> "list[tuple[JobRun, JobRun]]":
         """Return the jobs that are not as they were, with what they were. A run's jobs keep their places."""
-        pairs = zip(before.jobs, self.jobs, strict=True)
-        return list(compress(pairs, map(is_not, before.jobs, self.jobs)))  # (there may be thousands, of which one has moved)
+        old, new, found = _last_moved[0]
+        if old is not before.jobs or new is not self.jobs:
+            pairs = zip(before.jobs, self.jobs, strict=True)
+            found = list(compress(pairs, map(is_not, before.jobs, self.jobs)))  # (there may be thousands, of which one has moved)
+            _last_moved[0] = before.jobs, self.jobs, found
+        return found
 
 
+_last_moved: "list[tuple[tuple[JobRun, ...], tuple[JobRun, ...], list[tuple[JobRun, JobRun]]]]" = [
+    ((), (), [])
+]  # asked twice for each change
 _last_found: dict[str, int] = {}  # a hint, checked before it is believed: runs of one pipeline have their jobs in the same places
 
 

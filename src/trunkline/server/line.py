@@ -110,6 +110,7 @@ class Line:
         self.active: dict[int, Run] = {}
         self.crossed_at = float("-inf")  # when another server was quicker than this one last (time.monotonic)
         self.has_news = False  # other servers have queued jobs
+        self.queued: dict[int, tuple[Run, int]] = {}  # how many jobs of a run are queued, and as which it was counted
         self.not_here: dict[int, Run] = {}  # runs, as they were when nothing of them was for this process's own runner
         self.projects: dict[str, Project] = {}  # those that were looked up
         self.bridging: set[int] = set()  # active runs with jobs that start runs
@@ -291,6 +292,12 @@ class Line:
             changed = after.moved_since(before)
             if self.not_here.get(run_id) is before and not any(new.status is Status.QUEUED for _, new in changed):
                 self.not_here[run_id] = after
+            counted, count = self.queued.get(run_id, (None, 0))
+            if counted is before and run_id in self.active:
+                self.queued[run_id] = (
+                    after,
+                    count + sum((new.status is Status.QUEUED) - (old.status is Status.QUEUED) for old, new in changed),
+                )
             self._publish(before, after, [new for _, new in changed])
             for old, new in changed:
                 if old.status is Status.RUNNING and new.status is Status.CANCELED:
@@ -326,6 +333,7 @@ class Line:
         if run.status.is_final:
             self.active.pop(run.id, None)
             self.not_here.pop(run.id, None)
+            self.queued.pop(run.id, None)
             self.bridging.discard(run.id)
             self.heights.pop(run.id, None)
         elif run.id in self.active:
@@ -418,7 +426,7 @@ class Line:
                     looked.add(run_id)
                     self._trigger(run_id, time.time())
             opened_late = False
-            if self.has_fleet() and any(job.status is Status.QUEUED for run in self.active.values() for job in run.jobs):
+            if self.has_fleet() and any(map(self._queued, self.active.values())):
                 self.on_queue()
             for run_id in sorted(self.active):
                 if self.pool.free <= 0:
@@ -451,6 +459,14 @@ class Line:
 
             if opened_late:  # what was skipped, or became several jobs, has set others free
                 self.pump()
+
+    def _queued(self, run: Run) -> int:
+        """Return how many jobs of a run are queued."""
+        counted, count = self.queued.get(run.id, (None, 0))
+        if counted is not run:
+            count = sum(job.status is Status.QUEUED for job in run.jobs)
+            self.queued[run.id] = run, count
+        return count
 
     def _take_up(self, run: Run) -> None:
         """Hold a run in memory while it is walked."""

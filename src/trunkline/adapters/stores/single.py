@@ -1,7 +1,7 @@
-"""The change that is made most often as a single statement, where the database can do that: one job of a run has moved on.
+"""The change that is made most often, without what statements of any kind need: one job of a run has moved on. There are two such changes for each job.
 
-PostgreSQL takes several changes in one statement, each a common table expression (its documentation, "Data-Modifying Statements in WITH"). A word with
-the database costs more than the change itself, and there are two such changes for each job. What the statement says is put into text once.
+PostgreSQL is told all of it in a single statement, each part a common table expression (its documentation, "Data-Modifying Statements in WITH"): a word
+with the database costs more than the change itself. What the statements say is put into text once, by SQLAlchemy.
 """
 
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import JSON, Column, Connection, bindparam, cast, func, insert, select, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import JSON, BindParameter, Column, Connection, Dialect, Update, bindparam, cast, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from trunkline.adapters.stores import tables as t
 
 _JOB, _ATTEMPT, _FACT = "job_", "attempt_", "fact_"  # before the names of parameters: the tables share names of columns
-_TOLD = tuple(c for c in t.facts.c if c.name not in ("id", "run_id"))
+_TOLD = tuple(c for c in t.facts.c if c.name != "id")
 _PLAIN = {prefix + c.name for prefix, table in ((_JOB, t.jobs), (_FACT, t.facts)) for c in table.c if isinstance(c.type, JSON)}
 
 
@@ -24,44 +24,66 @@ def move(
 ) -> bool:
     """Save what has changed of a job (columns, and its id as `which`), the attempt that has ended with it and what is told of it, and the run's version.
 
-    Return whether the run was at the version that is known; if not, nothing is saved. For PostgreSQL only.
+    Return whether the run was at the version that is known; if not, nothing is saved.
     """
     given: dict[str, Any] = {"run": run, "known": known}
     for prefix, values in ((_JOB, job), (_ATTEMPT, attempt or {}), (_FACT, fact or {})):
         given |= {prefix + name: value for name, value in values.items()}
     for name in _PLAIN & given.keys():
         given[name] = msgspec.json.encode(given[name]).decode()
-    text = _text(connection.dialect, tuple(name for name in job if name != "which"), attempt is not None, fact is not None)
-    return bool(connection.exec_driver_sql(text, given).scalar_one())
+    columns, dialect = tuple(name for name in job if name != "which"), connection.dialect
+    if dialect.name == "postgresql":
+        return bool(connection.exec_driver_sql(_whole(dialect, columns, attempt is not None, fact is not None), given).scalar_one())
+    (text, names), *others = _parts(dialect, columns, attempt is not None, fact is not None)
+    if connection.exec_driver_sql(text, tuple(given[n] for n in names)).rowcount != 1:
+        return False
+    for text, names in others:
+        connection.exec_driver_sql(text, tuple(given[n] for n in names))
+    return True
 
 
 @cache
-def _text(dialect: Any, columns: tuple[str, ...], has_attempt: bool, has_fact: bool) -> str:
-    versions = (
-        update(t.versions)
-        .where(t.versions.c.run_id == bindparam("run"), t.versions.c.version == bindparam("known"))
-        .values(version=bindparam("job_version"))
-        .returning(t.versions.c.run_id)
-        .cte("versioned")
-    )
-    jobs = (
-        update(t.jobs)
-        .where(t.jobs.c.id == bindparam("job_which"), t.jobs.c.run_id == versions.c.run_id)
-        .values({name: _given(_JOB, t.jobs.c[name]) for name in columns})
-    )
-    parts = [jobs.cte("moved")]
+def _whole(dialect: Dialect, columns: tuple[str, ...], has_attempt: bool, has_fact: bool) -> str:
+    """For PostgreSQL: everything in one statement, which counts the runs that were at the version."""
+    versions = _next_version().returning(t.versions.c.run_id).cte("versioned")
+    parts = [_moved(columns).where(t.jobs.c.run_id == versions.c.run_id).cte("moved")]
     if has_attempt:
-        row = select(*(_given(_ATTEMPT, c) for c in t.attempts.c)).select_from(versions)
+        row = select(*(_cast(_ATTEMPT, c) for c in t.attempts.c)).select_from(versions)
         parts.append(keeping(postgresql.insert(t.attempts).from_select([c.name for c in t.attempts.c], row)).cte("ended"))
     if has_fact:
-        told = select(versions.c.run_id, *(_given(_FACT, c) for c in _TOLD)).select_from(versions)
-        parts.append(insert(t.facts).from_select(["run_id", *(c.name for c in _TOLD)], told).cte("told"))
+        told = select(*(_cast(_FACT, c) for c in _TOLD)).select_from(versions)
+        parts.append(insert(t.facts).from_select([c.name for c in _TOLD], told).cte("told"))
     return str(select(func.count()).select_from(versions).add_cte(*parts).compile(dialect=dialect))
 
 
-def _given(prefix: str, column: Column[Any]) -> Any:
-    """A parameter with its type, which nothing else says in a SELECT."""
-    return cast(bindparam(prefix + column.name, type_=column.type), column.type)
+@cache
+def _parts(dialect: Dialect, columns: tuple[str, ...], has_attempt: bool, has_fact: bool) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """For SQLite: one statement after the other, each with the names of its parameters in their order."""
+    parts: list[Any] = [_next_version(), _moved(columns)]
+    if has_attempt:
+        parts.append(keeping(sqlite.insert(t.attempts).inline().values({c.name: _parameter(_ATTEMPT, c) for c in t.attempts.c})))
+    if has_fact:
+        parts.append(insert(t.facts).inline().values({c.name: _parameter(_FACT, c) for c in _TOLD}))
+    compiled = [part.compile(dialect=dialect) for part in parts]
+    return tuple((str(one), tuple(one.positiontup)) for one in compiled)
+
+
+def _next_version() -> Update:
+    known = (t.versions.c.run_id == bindparam("run"), t.versions.c.version == bindparam("known"))
+    return update(t.versions).where(*known).values(version=bindparam("job_version"))
+
+
+def _moved(columns: tuple[str, ...]) -> Update:
+    return update(t.jobs).where(t.jobs.c.id == bindparam("job_which")).values({name: _parameter(_JOB, t.jobs.c[name]) for name in columns})
+
+
+def _parameter(prefix: str, column: Column[Any]) -> BindParameter[Any]:
+    return bindparam(prefix + column.name, type_=column.type)
+
+
+def _cast(prefix: str, column: Column[Any]) -> Any:
+    """A parameter in a SELECT, where nothing else says of which type it is."""
+    return cast(_parameter(prefix, column), column.type)
 
 
 def keeping(new: Any) -> Any:

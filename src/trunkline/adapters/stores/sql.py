@@ -230,7 +230,7 @@ class SqlTransaction:
             if job.status in (Status.PASSED, Status.FAILED, Status.CANCELED) or job.attempt > old.attempt:
                 ended.append(_attempt_columns(job, job if job.attempt == old.attempt else old, now))
         told = _fact_rows(after.id, facts, now)
-        if self.c.dialect.name == "postgresql" and len(changed) == 1 and len(told) < 2:
+        if len(changed) == 1 and len(told) < 2:
             return self._moved(before, after, changed[0], ended[0] if ended else None, told[0] if told else None)
         after = self._next_version(before, after)
         for _, rows in groupby(sorted(changed, key=tuple), tuple):  # those of which the same has changed
@@ -240,7 +240,7 @@ class SqlTransaction:
         return after
 
     def _moved(self, before: Run, after: Run, job: dict[str, Any], attempt: dict[str, Any] | None, fact: dict[str, Any] | None) -> Run:
-        """Save that one job has moved on, as a single statement."""
+        """Save that one job has moved on, the short way."""
         if not single.move(self.c, before.id, before.version, job, attempt, fact):
             raise _crossed(before)
         self._keep_status(before, after)
