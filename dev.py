@@ -25,8 +25,8 @@ ENVOY, TRAEFIK = HOME / "requirements/envoy.lock", HOME / "requirements/traefik.
 
 # Tests that mostly wait, for engines and for servers that come and go: they run beside the others.
 BESIDE = (
-    "delivery_compose", "delivery_docker", "docker_executor", "docker_workflows", "far_runner", "hostile_jobs", "postgres", "registry", "runner_api",
-    "several_servers", "terminal",
+    "delivery_compose", "delivery_docker", "docker_executor", "docker_workflows", "far_runner", "hostile_jobs", "postgres", "publishing",
+    "registry", "requests", "runner_api", "server", "several_servers", "starting", "terminal", "workflows",
 )  # fmt: skip
 
 USAGE = """\
@@ -146,7 +146,7 @@ def test(arguments: list[str]) -> int:
     if not arguments:
         beside = [f"tests/e2e/test_{name}.py" for name in BESIDE]
         with tempfile.TemporaryFile() as told:
-            other = subprocess.Popen([*pytest, "-q", *beside], cwd=HOME, stdout=told, stderr=subprocess.STDOUT)
+            other = subprocess.Popen([*pytest, "-q", "--durations=5", *beside], cwd=HOME, stdout=told, stderr=subprocess.STDOUT)
             codes.append(subprocess.call([*pytest, "-q", "--durations=5", "tests/e2e", *(f"--ignore={path}" for path in beside)], cwd=HOME))
             codes.append(other.wait())
             told.seek(0)

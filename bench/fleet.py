@@ -8,13 +8,15 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from bench.server import Driver
+from bench import bare
+from bench.server import Driver, free_port
 
 RUNNERS, JOBS, TRACES, PIECE = 1000, 10_000, 500, 64 << 10
 FEATURES = {
@@ -104,6 +106,11 @@ def _memory(pid: int) -> float:
     return int(next(line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))) / 1024
 
 
+def _against(bound: str, rate: float, bare: float) -> None:
+    """Print a figure against what this machine does where nothing is decided: it tells more than the figure, which is the machine's as much as ours."""
+    print(f"  - {bound:56} {bare:>16,.0f}   ratio {rate / bare:.2f}", flush=True)
+
+
 def _say(what: str, value: str, goal: str, met: bool) -> None:
     print(f"  {what:58} {value:>16}   goal {goal:12} {'met' if met else 'MISSED'}", flush=True)
 
@@ -134,7 +141,7 @@ def _pipeline(jobs: int, name: str = "job") -> str:
     return "".join(f'"{name} {n}": {{script: ["true"], tags: [fleet]}}\n' for n in range(jobs))
 
 
-async def throughput(fleet: Fleet, jobs: int, workers: int, goal: float) -> None:
+async def throughput(fleet: Fleet, jobs: int, workers: int, goal: float, database: str) -> None:
     """Many queued jobs, each taken and ended at once."""
     left = jobs
     taken: list[float] = []
@@ -160,6 +167,7 @@ async def throughput(fleet: Fleet, jobs: int, workers: int, goal: float) -> None
     grown = _memory(fleet.driver.process.pid) - memory
     _say(f"jobs handed out and ended a second ({len(taken)} queued, {workers} at a time)", f"{rate:.0f}", f"{goal:.0f}", rate >= goal)
     _say("- memory that this took", f"{grown:.0f} MB", "60 MB", grown < 60)
+    _against("their rows by the bare driver, alone on this machine", rate, bare.changes(database, fleet.driver.root))
 
 
 async def latency(fleet: Fleet, count: int = 200) -> None:
@@ -205,14 +213,10 @@ async def traces(fleet: Fleet, seconds: float = 20.0, has_times: bool = False) -
     if has_times:
         line = b"2026-11-29T17:30:00.123456Z 00O " + line
     piece = (line * (PIECE // len(line) + 1))[:PIECE]
-    loop, port = asyncio.get_running_loop(), int(fleet.driver.url.rsplit(":", 1)[1])
-    pid, until = fleet.driver.process.pid, time.monotonic() + seconds
-    memory, used, own = _memory(pid), _cpu(pid), time.process_time()
-    began = time.monotonic()
-    talks = [(await loop.create_connection(lambda job=job: Talk(port, job, piece, until), "127.0.0.1", port))[1] for job in jobs]  # type: ignore[misc]
-    await asyncio.gather(*(talk.ended for talk in talks))
+    pid = fleet.driver.process.pid
+    memory, used, own, began = _memory(pid), _cpu(pid), time.process_time(), time.monotonic()
+    rate = await _appended(jobs, piece, int(fleet.driver.url.rsplit(":", 1)[1]), seconds)
     took = time.monotonic() - began
-    rate = sum(talk.count for talk in talks) / took
     print(
         f"  (processor time: server {(_cpu(pid) - used) / took:.0%} of a core, load {(time.process_time() - own) / took:.0%})", flush=True
     )
@@ -223,9 +227,27 @@ async def traces(fleet: Fleet, seconds: float = 20.0, has_times: bool = False) -
     _say("- memory that this took", f"{grown:.0f} MB", "60 MB", grown < 60)
     for job in jobs:
         await fleet.end(job)
+    with tempfile.TemporaryDirectory(dir=fleet.driver.root) as folder:
+        port = free_port()
+        taker = bare.taker(Path(folder), port)
+        try:
+            await bare.wait_for(port)
+            _against("the same web server that only writes them to files", rate, await _appended(jobs, piece, port, seconds / 2))
+        finally:
+            taker.terminate()
+            taker.wait()
 
 
-async def _all(driver: Driver, names: list[str], goal: float) -> None:
+async def _appended(jobs: list[dict[str, Any]], piece: bytes, port: int, seconds: float) -> float:
+    """Let each job's log grow for a while; return the pieces a second."""
+    loop, began = asyncio.get_running_loop(), time.monotonic()
+    until = began + seconds
+    talks = [(await loop.create_connection(lambda job=job: Talk(port, job, piece, until), "127.0.0.1", port))[1] for job in jobs]  # type: ignore[misc]
+    await asyncio.gather(*(talk.ended for talk in talks))
+    return sum(talk.count for talk in talks) / (time.monotonic() - began)
+
+
+async def _all(driver: Driver, names: list[str], goal: float, database: str) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=120)) as session:
         made = driver.get("/api/v1/runners", {"description": "fleet", "tags": ["fleet"]})
         fleet = Fleet(driver, session, made["token"])
@@ -245,7 +267,7 @@ async def _all(driver: Driver, names: list[str], goal: float) -> None:
         if "throughput" in names:
             for number in range(JOBS // 1000):
                 driver.push(_pipeline(1000), f"many{number}")
-            await throughput(fleet, JOBS, int(os.environ.get("BENCH_SLOTS", "100")), goal)
+            await throughput(fleet, JOBS, int(os.environ.get("BENCH_SLOTS", "100")), goal, database)
 
 
 def main(root: Path, names: list[str]) -> None:
@@ -254,15 +276,13 @@ def main(root: Path, names: list[str]) -> None:
     print(f"fleet on {database.partition('://')[0] or 'sqlite'}")
     driver = Driver(root)
     try:
-        asyncio.run(_all(driver, names or ["latency", "idle", "traces", "throughput"], 200 if database else 300))
+        asyncio.run(_all(driver, names or ["latency", "idle", "traces", "throughput"], 200 if database else 300, database))
     finally:
         driver.process.terminate()
         driver.process.wait()
 
 
 if __name__ == "__main__":
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="trunkline-bench-", dir=os.environ.get("BENCH_DIR")) as place:
         main(Path(place), sys.argv[1:])
     print(json.dumps({"at": time.time()}), file=sys.stderr)

@@ -20,15 +20,20 @@ LINES = 200_000
 LOG = f"seq -f 'line %08.0f of a build log that looks like a compiler or test runner talking' 1 {LINES}"
 
 
+def free_port() -> int:
+    """Return a port at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Driver:
     """A server of ours and what asks it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "server"
         self.root.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [f"{BIN}/trunkline", "serve", "--quiet", "--data", f"{self.root}/data", "--port", str(self.port), "--isolation", "none"]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

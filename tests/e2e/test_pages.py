@@ -84,7 +84,7 @@ def test_an_older_attempt_is_read_while_the_next_runs(server: Server, tmp_path: 
     visits: list[str] = []
     page.on("framenavigated", lambda frame: visits.append(frame.url))
     page.goto("/jobs/1?attempt=1")
-    page.locator("ci-log").get_by_text("Job passed").wait_for()
+    page.locator(".logview .row").get_by_text("attempt done", exact=True).wait_for()
     server.until_ended(1)
     page.locator("h1 .status.passed").wait_for()  # the head tells of the newest, by itself
     page.wait_for_timeout(500)
