@@ -1,11 +1,12 @@
 """The pages in a real browser: what is shown, live updates, the log viewer, and no word of complaint on the console."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.e2e.conftest import Server, have, project
+from tests.e2e.conftest import Server, commit, have, project
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -90,6 +91,29 @@ def test_an_older_attempt_is_read_while_the_next_runs(server: Server, tmp_path: 
     page.wait_for_timeout(500)
 
     assert len(visits) == 1
+
+
+def test_what_becomes_of_a_change_request_is_seen_at_once(server: Server, tmp_path: Path, page: "Page") -> None:
+    folder, requests = project(tmp_path / "p", "job: {script: ['true']}"), "/api/v1/projects/team/project/requests"
+    server.push(folder)
+    commit(folder, "job: {script: ['true', 'true']}")
+    server.push(folder, ref="work")
+    assert server.request("POST", requests, {"source": "work"})[0] == 201
+    for run in server.runs():
+        server.until_ended(run["id"])
+    page.clock.install(time=0)
+    page.goto("/team/project/requests/1")
+    page.locator("h1 .status.running").wait_for()
+    page.clock.pause_at(60_000)  # the page's own look, each five seconds, does not come from here on
+    time.sleep(1)
+    server.request("POST", f"{requests}/1/close", {})
+
+    for _ in range(20):
+        page.clock.run_for(160)
+        time.sleep(0.2)
+        if page.locator("h1 .status.canceled").count():
+            return
+    raise AssertionError("the page does not tell that the request was closed")
 
 
 def test_a_long_log_is_searched_folded_and_linked(server: Server, tmp_path: Path, page: "Page") -> None:

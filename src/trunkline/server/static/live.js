@@ -18,8 +18,9 @@ async function refresh(part) {
 /** Hear events of things ("run=7"); `joined` is called whenever hearing begins, also again after an interruption: what happened before is not told. */
 export function hear(things, joined, told) {
   let source = null, closed = false;
+  const [kind, which] = things.split(/=(.*)/s);
   const open = () => {
-    source = new EventSource("/api/v1/events?" + new URLSearchParams(things));
+    source = new EventSource(`/api/v1/events?${kind}=${encodeURIComponent(which)}`);
     source.addEventListener("joined", (event) => joined(JSON.parse(event.data)));
     source.onmessage = (event) => told(JSON.parse(event.data));
     // A browser tries again by itself when a connection ends, but not when a server that is being started anew answers with an error.
@@ -34,7 +35,7 @@ function listen(part) {
   let due = 0;
   const id = part.id;
   const soon = () => { due ||= setTimeout(() => { due = 0; const now = document.getElementById(id); if (now) refresh(now); }, 150); };
-  hear(part.dataset.live, soon, (message) => { if ("status" in message) soon(); });
+  hear(part.dataset.live, soon, (message) => { if ("status" in message || "request" in message) soon(); }); // the others are of logs
 }
 
 for (const part of document.querySelectorAll("[data-live]")) listen(part);
