@@ -6,6 +6,7 @@ that is started anew goes on from there, and a machine sends again what is missi
 file is there from the beginning: whoever holds its lock appends.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -76,7 +77,8 @@ class Overwritten(Appended):
 
     def put(self, fd: int, data: bytes) -> bytes:
         """Write all of it at once: it is small."""
-        os.pwrite(fd, data, 0)
+        if os.pwrite(fd, data, 0) < len(data):
+            raise OSError(errno.ENOSPC, "there is no room for all of it", self.path)
         return b""
 
 

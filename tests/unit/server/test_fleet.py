@@ -160,6 +160,28 @@ def test_a_restart_goes_on_with_what_machines_work(fleet: Fleet) -> None:
     assert line.run(1).status is Status.PASSED
 
 
+def test_what_is_remembered_of_runs_is_what_would_be_counted(fleet: Fleet) -> None:
+    line = fleet.line
+    runner, _ = fleet.register("one", ("far",), run_untagged=False)
+
+    def remembered() -> list[tuple[int, int]]:
+        line.pump()
+        return [(line._queued(run), sum(j.status is Status.QUEUED for j in run.jobs)) for run in line.active.values()]
+
+    found = remembered()
+    while (taken := fleet.take(runner, fleet.manager(runner, "s_1", PHASED))) is not None:
+        found += remembered()
+        fleet.finish(fleet.holder(taken[1].id, taken[2]), False, "script_failure", 1)
+        found += remembered()
+    line.retry(1, taken_name := line.run(1).jobs[0].name)
+    found += remembered()
+    line.cancel(1, taken_name)
+    found += remembered()
+
+    assert [mine for mine, _ in found] == [counted for _, counted in found]
+    assert {counted for _, counted in found} > {0}
+
+
 def test_times_before_lines_become_the_index(tmp_path: Path) -> None:
     trace = FarTrace(str(tmp_path / "log"))
     assert trace.append(0, b"2026-11-21T10:00:00.5Z 00O one\n2026-11-21T10:00:01.5Z 01E tw")
