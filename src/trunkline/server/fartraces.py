@@ -40,6 +40,7 @@ class Appended:
     """A file that grows, held open between writes as long as few others are: opening it each time was most of the work."""
 
     most, count = 600, 0  # (serve raises the first where the system lets it)
+    counting = threading.Lock()
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
     def __init__(self, path: str) -> None:
@@ -52,11 +53,16 @@ class Appended:
             while data:
                 data = self.put(fd, data)
         finally:
-            if self.fd < 0 and Appended.count < self.most:
+            if self.fd < 0:
+                self._keep(fd)
+
+    def _keep(self, fd: int) -> None:
+        with self.counting:
+            if Appended.count < self.most:
                 self.fd = fd
                 Appended.count += 1
-            elif self.fd < 0:
-                os.close(fd)
+                return
+        os.close(fd)
 
     def put(self, fd: int, data: bytes) -> bytes:
         """Write once; return what is left."""
@@ -67,7 +73,8 @@ class Appended:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-            Appended.count -= 1
+            with self.counting:
+                Appended.count -= 1
 
 
 class Overwritten(Appended):

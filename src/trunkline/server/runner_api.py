@@ -58,7 +58,8 @@ def doors(desk: Desk, fleet: Fleet, registration_token: str = "") -> tuple[list[
 class _Api:
     def __init__(self, desk: Desk, fleet: Fleet, registration_token: str) -> None:
         self.desk, self.fleet, self.registration_token = desk, fleet, registration_token
-        self.traces, self.jobs = Clerk("traces"), Clerk("fleet-jobs")
+        self.traces = tuple(Clerk(f"traces-{n}") for n in range(2))  # while one writes, the other works; a log is always the same one's
+        self.jobs = Clerk("fleet-jobs")
 
     def routes(self) -> list[Route]:
         """Return the addresses, but for that of logs."""
@@ -312,7 +313,7 @@ class _Api:
             taken = trace.append(start, data)  # (where other servers take pieces too, size is right only from here on)
             return held, taken, {"job-status": self.fleet.state(held), "range": f"0-{trace.size}"}
 
-        held, taken, headers = await self.traces.do(take)
+        held, taken, headers = await self.traces[number % len(self.traces)].do(take)
         topic = f"trace:{held.job}"
         if not taken:
             return 416, headers
