@@ -153,7 +153,9 @@ def test_limits_bind_the_container(job: Job) -> None:
     with executor.open(Order("job", str(job.workspace), say=job.said.append)) as sandbox:
         eater = sandbox.run("head -c 200000000 /dev/zero | tail -c 199000000 >/dev/null", {}, lambda _: None)
         forker = sandbox.run("for i in $(seq 100); do sleep 5 & done", {}, lambda _: None)
+        first_to_go = sandbox.run("test $(cat /proc/self/oom_score_adj) = 1000", {}, lambda _: None)
 
+    assert first_to_go.exit_code == 0
     assert eater.exit_code != 0
     assert forker.exit_code != 0
 

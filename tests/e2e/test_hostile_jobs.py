@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -327,6 +327,46 @@ def test_memory_that_looks_like_files_is_bound_too(server: Server, tmp_path: Pat
     )
     assert "\n1073741824\n" in log
     assert "\nDONE" not in log
+
+
+@pytest.fixture
+def small_memory() -> Iterator[Callable[[int], None]]:
+    """Put a process, and what it starts from now on, where 500 MB of memory are all there is (cgroups(7), both versions)."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a small memory: run the tests as root")
+    first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    is_first = first.is_dir()
+    group = (first if is_first else second) / f"trunkline-test-{os.getpid()}"
+    try:
+        if not is_first:
+            (second / "cgroup.subtree_control").write_text("+memory")
+        group.mkdir()
+        for name, value in (("limit_in_bytes", 500 << 20), ("swappiness", 0)) if is_first else (("max", 500 << 20), ("swap.max", 0)):
+            (group / f"memory.{name}").write_text(str(value))
+    except OSError as problem:
+        pytest.skip(f"no memory cgroup can be made here ({problem}): mount /sys/fs/cgroup so that it may be written")
+    yield lambda pid: (group / "cgroup.procs").write_text(str(pid)) and None
+    until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_where_memory_runs_out_the_job_ends_and_not_the_server(server: Server, tmp_path: Path, small_memory: Callable[[int], None]) -> None:
+    """Each of its processes is smaller than the server: the kernel, left to itself, ends what is largest."""
+    server.stop()
+    server.start()
+    assert server.process is not None
+    small_memory(server.process.pid)
+    each = """python3 -c 'x = bytearray(b"1" * (30 << 20)); import time; time.sleep(60)'"""
+    attack = f"for n in $(seq 30); do {each} & all+=($!); done; for one in ${{all[@]}}; do wait $one; done"
+    pipeline = json.dumps({"attack": {"script": [attack]}, "gentle": {"script": ["sleep 3", "echo done"], "needs": []}})
+    server.push(project(tmp_path / "p", pipeline), ref="topic")
+
+    jobs = server.until_ended(1, 120)["jobs"]
+
+    assert jobs["attack"]["status"] == "failed"
+    assert "the machine's memory was used up" in server.trace(jobs["attack"]["id"])
+    assert server.process.poll() is None
+    server.stop()
 
 
 def test_git_outside_of_the_sandbox_runs_nothing_that_a_job_wrote_into_its_repository(server: Server, tmp_path: Path, victim: Path) -> None:

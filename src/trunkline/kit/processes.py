@@ -241,6 +241,16 @@ def kill_group(pid: int, sign: int) -> None:
         pass
 
 
+def out_of_memory() -> int:
+    """Return how many processes the kernel has killed since it was started because memory was used up; 0 where it does not tell (proc(5): vmstat)."""
+    try:
+        with open("/proc/vmstat", "rb") as f:
+            _, _, rest = f.read().partition(b"\noom_kill ")
+    except OSError:
+        return 0
+    return int(rest.split(b"\n", 1)[0] or 0)
+
+
 def _children() -> list[int]:
     found: list[int] = []
     try:

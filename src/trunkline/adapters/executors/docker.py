@@ -60,7 +60,7 @@ class DockerExecutor:
         `certificates` is a file of certificates that jobs shall trust: those of a company.
         """
         self.engine, self.owner, self.rules, self.certificates = engine, owner, rules or Rules(), certificates
-        self.limits: dict[str, int] = {}
+        self.limits = {"OomScoreAdj": 1000}  # where memory runs out, the kernel ends a job, not the server
         if memory:
             self.limits |= {"Memory": memory, "MemorySwap": memory}
         if processes:

@@ -76,6 +76,9 @@ PASSED_THROUGH = frozenset(
 FIRST_USER, USERS = 1_900_000_000, 1 << 20  # the numbers of jobs' users: beyond those that distributions, directories and containers give
 USER = "job"
 PROCESSES_EACH, PROCESSES_LEAST = 512, 2048  # for each core, and at least, where nothing else is said
+_FIRST_TO_GO = (
+    "{ echo 1000 > /proc/self/oom_score_adj; } 2>/dev/null || :; "  # where memory runs out, the kernel ends a job, not the server
+)
 _SHARED_MEMORY = ["--perms", "1777", "--size", str(1 << 30), "--tmpfs", "/dev/shm"]  # noqa: S108 - a job's own, of so many bytes at most
 
 
@@ -122,9 +125,10 @@ class HostExecutor:
 
             closed_for = self.walls.hidden if self.walls.own_users else None
             self.options = [*view.of_this_machine(closed_for=closed_for).options(), *view.powers(self.walls.own_users)]
-        processes = limits.processes or (max(PROCESSES_LEAST, PROCESSES_EACH * (os.cpu_count() or 1)) if self.walls.own_users else 0)
-        self.limits = "ulimit -Sc 0; "
-        for letter, value, unit in (("d", limits.memory, 1024), ("f", limits.file_size, 1024), ("u", processes, 1)):
+        most = limits.processes or (max(PROCESSES_LEAST, PROCESSES_EACH * (os.cpu_count() or 1)) if self.walls.own_users else 0)
+        self.limits = f"ulimit -Sc 0; {_FIRST_TO_GO}"
+        self.out_of_memory = processes.out_of_memory()
+        for letter, value, unit in (("d", limits.memory, 1024), ("f", limits.file_size, 1024), ("u", most, 1)):
             if value:
                 self.limits += f"ulimit -{letter} {max(1, value // unit)} || exit 1; "  # hard: a job can't take it back
 
@@ -193,7 +197,7 @@ class HostSandbox:
 
     def __init__(self, executor: HostExecutor, order: Order, user: int) -> None:
         top = os.path.dirname(order.workspace)
-        self.readable, self.writable, self.user = order.readable, order.writable, user
+        self.readable, self.writable, self.user, self.say = order.readable, order.writable, user, order.say
         self.executor, self.project_dir, self.home, self.tmp = executor, order.workspace, f"{top}/home", f"{top}/tmp"  # noqa: S108 - beside the workspace
         self.scripts = 0
         self.mark = ""  # of what may linger
@@ -275,12 +279,20 @@ class HostSandbox:
 
         try:
             if not marker:
-                return once(sink)
+                return self._explained(once(sink))
             from trunkline.adapters.executors.starting import begun
 
-            return begun(marker, once, sink)
+            return self._explained(begun(marker, once, sink))
         finally:
             os.unlink(path)
+
+    def _explained(self, ended: Ended) -> Ended:
+        """Say so where the kernel has ended programs since the last time."""
+        if ended.exit_code and not ended.canceled:
+            count, self.executor.out_of_memory = self.executor.out_of_memory, processes.out_of_memory()
+            if self.executor.out_of_memory > count:
+                self.say("WARNING: the machine's memory was used up, and the kernel killed a program: perhaps one of this job's")
+        return ended
 
     def _owned(self) -> dict[str, str]:
         """Return the mark by which the next server finds what this one has left, if it is killed."""
