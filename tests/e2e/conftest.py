@@ -92,10 +92,12 @@ class Server:
         return found
 
     def until_ended(self, run: int, seconds: float = 60) -> dict[str, Any]:
-        """Wait for a run's end; return it with its jobs by name."""
+        """Wait for a run's end, and before for its beginning: tags and schedules start theirs by and by. Return it with its jobs by name."""
         for _ in range(int(seconds / 0.05)):
-            state = self.get(f"/api/v1/runs/{run}")
-            if state["run"]["status"] in ("passed", "failed", "canceled", "skipped", "manual"):
+            status, body, _ = self.request("GET", f"/api/v1/runs/{run}")
+            assert status in (200, 404), body
+            state = json.loads(body)
+            if status == 200 and state["run"]["status"] in ("passed", "failed", "canceled", "skipped", "manual"):
                 return {**state["run"], "jobs": {j["name"]: j for j in state["jobs"]}}
             time.sleep(0.05)
         raise AssertionError(f"run {run} did not end: {state}")
