@@ -112,7 +112,9 @@ def setup(which: str) -> None:
     install_uv(lock)
     say(f"installing {sum('==' in line and not line.startswith(' ') for line in lock.read_text().splitlines())} locked packages ...")
     env_python = ("--python", str(BIN / "python"))
-    compiled = "--compile-bytecode"  # a container that sets PYTHONDONTWRITEBYTECODE compiled everything at every start: a second for a server
+    compiled = (
+        "--compile-bytecode"  # a container that sets PYTHONDONTWRITEBYTECODE compiled everything at every start: a second for a server
+    )
     run(BIN / "uv", "pip", "install", "--quiet", compiled, *env_python, "--require-hashes", "-r", lock, quiet=True)
     say("installing trunkline itself ...")
     run(BIN / "uv", "pip", "install", "--quiet", *env_python, "--no-deps", "--reinstall-package", "trunkline", "-e", ".", quiet=True)
