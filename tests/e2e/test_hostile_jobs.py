@@ -330,7 +330,7 @@ def test_memory_that_looks_like_files_is_bound_too(server: Server, tmp_path: Pat
 
 
 @pytest.fixture
-def small_memory() -> Iterator[Callable[[int], None]]:
+def small_memory() -> Iterator[Callable[[int], int]]:
     """Put a process, and what it starts from now on, where 500 MB of memory are all there is (cgroups(7), both versions)."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a small memory: run the tests as root")
@@ -345,12 +345,12 @@ def small_memory() -> Iterator[Callable[[int], None]]:
             (group / f"memory.{name}").write_text(str(value))
     except OSError as problem:
         pytest.skip(f"no memory cgroup can be made here ({problem}): mount /sys/fs/cgroup so that it may be written")
-    yield lambda pid: (group / "cgroup.procs").write_text(str(pid)) and None
+    yield lambda pid: (group / "cgroup.procs").write_text(str(pid))
     until(lambda: not (group / "cgroup.procs").read_text())
     group.rmdir()
 
 
-def test_where_memory_runs_out_the_job_ends_and_not_the_server(server: Server, tmp_path: Path, small_memory: Callable[[int], None]) -> None:
+def test_where_memory_runs_out_the_job_ends_and_not_the_server(server: Server, tmp_path: Path, small_memory: Callable[[int], int]) -> None:
     """Each of its processes is smaller than the server: the kernel, left to itself, ends what is largest."""
     server.stop()
     server.start()
