@@ -117,6 +117,23 @@ class TestHostInBubblewrap(ExecutorContract):
 
         assert out.split() == ["./.config/pip/pip.conf", "./.local/bin/tool", "./node/bin/node", "./node/lib/its"]
 
+    def test_what_is_installed_below_tmp_is_seen_and_nothing_beside_it(
+        self, executor: HostExecutor, workspace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = Path(tempfile.mkdtemp(dir="/tmp"))
+        for name in ("venv/bin/uv", "venv/lib/its", "beside"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("content\n")
+        (folder / "venv").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}/venv/bin:{os.environ['PATH']}")
+
+        _, out = self._run(HostExecutor(executor.walls), workspace, f"cd {folder} && find . -type f | sort; echo x > venv/bin/uv; ls -A")
+        shutil.rmtree(folder)
+
+        assert out.split()[:2] == ["./venv/bin/uv", "./venv/lib/its"]
+        assert out.split()[-1] == "venv", out
+        assert "ead-only" in out
+
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give jobs users of their own: run the tests as root")
 class TestHostWithUsers(TestHostInBubblewrap):

@@ -356,7 +356,7 @@ def test_where_memory_runs_out_the_job_ends_and_not_the_server(server: Server, t
     server.start()
     assert server.process is not None
     small_memory(server.process.pid)
-    each = """python3 -c 'x = bytearray(b"1" * (30 << 20)); import time; time.sleep(60)'"""
+    each = """python3 -c 'x = bytearray(b"1" * (30 << 20)); import time; time.sleep(12)'"""
     attack = f"for n in $(seq 30); do {each} & all+=($!); done; for one in ${{all[@]}}; do wait $one; done"
     pipeline = json.dumps({"attack": {"script": [attack]}, "gentle": {"script": ["sleep 3", "echo done"], "needs": []}})
     server.push(project(tmp_path / "p", pipeline), ref="topic")

@@ -34,6 +34,7 @@ _PRIVATE_FILES = (
     "/etc/ssh/ssh_host_*_key",
     "/etc/krb5.keytab",
 )
+_A_JOBS_OWN = ("/tmp", "/run")  # noqa: S108 - each job has others than the machine
 _NO_HOMES = [
     "/usr",
     "/bin",
@@ -42,9 +43,8 @@ _NO_HOMES = [
     "/dev",
     "/proc",
     "/sys",
-    "/tmp",  # noqa: S108
-    "/run",
-]  # some users have one there; /tmp and /run are a job's own
+    *_A_JOBS_OWN,
+]  # some users have one there
 _TOOLS_AT_HOME = (
     ".pyenv",
     ".local/bin",
@@ -61,7 +61,7 @@ POWERS = ("chown", "dac_override", "fowner", "fsetid", "kill", "net_bind_service
 
 @record
 class View:
-    """`folders` look empty, `files` can't be opened, `tools` inside of them stay visible, read-only."""
+    """`folders` look empty, `files` can't be opened, `tools` inside of them, of /tmp or of /run stay visible, read-only."""
 
     folders: tuple[str, ...]
     files: tuple[str, ...]
@@ -96,9 +96,10 @@ def of_this_machine(path: str | None = None, closed_for: tuple[str, ...] | None 
     wanted += [_program_folder(entry, home) for entry in (path if path is not None else os.environ.get("PATH", "")).split(os.pathsep)]
     if closed_for is not None:
         for place in (*closed_for, *wanted):
-            folders += [f for f in _closed_above(place) if not _within(f, [*folders, "/tmp", "/run"])]  # noqa: S108 - a job has its own of these
+            folders += [f for f in _closed_above(place) if not _within(f, [*folders, *_A_JOBS_OWN])]
     files = [f for pattern in _PRIVATE_FILES for f in sorted(glob.glob(pattern)) if not os.path.islink(f)]
-    tools = [t for t in dict.fromkeys(wanted) if t and t != home and t not in folders and _within(t, folders) and os.path.exists(t)]
+    covered = [*folders, *_A_JOBS_OWN]
+    tools = [t for t in dict.fromkeys(wanted) if t and t != home and t not in covered and _within(t, covered) and os.path.exists(t)]
     return View(tuple(folders), tuple(files), tuple(tools))
 
 
