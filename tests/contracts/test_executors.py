@@ -117,6 +117,24 @@ class TestHostInBubblewrap(ExecutorContract):
 
         assert out.split() == ["./.config/pip/pip.conf", "./.local/bin/tool", "./node/bin/node", "./node/lib/its"]
 
+    def test_of_a_checkout_that_the_servers_data_lie_in_nothing_is_seen(self, executor: HostExecutor) -> None:
+        checkout = Path(tempfile.mkdtemp(dir="/var/tmp"))
+        checkout.chmod(0o755)
+        workspace = checkout / "data" / "work" / "project"
+        workspace.mkdir(parents=True)
+        for name in ("pyproject.toml", "trunkline.toml", "src/its.py"):
+            (checkout / name).parent.mkdir(exist_ok=True)
+            (checkout / name).write_text("content\n")
+        inside = HostExecutor(Walls(executor.walls.bubblewrap, (str(checkout / "data"),), own_users=executor.walls.own_users))
+
+        code, out = self._run(
+            inside, str(workspace), f"echo made > file; ls -A {checkout}; find {checkout} -name '*.toml' -o -name '*.py'; cat file"
+        )
+        made = (workspace / "file").read_text()
+        shutil.rmtree(checkout)
+
+        assert (code, out.split(), made) == (0, ["data", "made"], "made\n")
+
     def test_what_is_installed_below_tmp_is_seen_and_nothing_beside_it(
         self, executor: HostExecutor, workspace: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -124,7 +124,10 @@ class HostExecutor:
             from trunkline.adapters.executors import view
 
             closed_for = self.walls.hidden if self.walls.own_users else None
-            self.options = [*view.of_this_machine(closed_for=closed_for).options(), *view.powers(self.walls.own_users)]
+            self.options = [
+                *view.of_this_machine(closed_for=closed_for, data=self.walls.hidden).options(),
+                *view.powers(self.walls.own_users),
+            ]
         most = limits.processes or (max(PROCESSES_LEAST, PROCESSES_EACH * (os.cpu_count() or 1)) if self.walls.own_users else 0)
         self.limits = f"ulimit -Sc 0; {_FIRST_TO_GO}"
         self.out_of_memory = processes.out_of_memory()

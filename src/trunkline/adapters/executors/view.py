@@ -35,6 +35,15 @@ _PRIVATE_FILES = (
     "/etc/krb5.keytab",
 )
 _A_JOBS_OWN = ("/tmp", "/run")  # noqa: S108 - each job has others than the machine
+_CHECKOUT = (
+    ".git",
+    "pyproject.toml",
+    "pytest.ini",
+    "tox.ini",
+    "setup.cfg",
+    "setup.py",
+    "trunkline.toml",
+)  # what tools look for upwards, and settings
 _NO_HOMES = [
     "/usr",
     "/bin",
@@ -82,9 +91,10 @@ class View:
         return found
 
 
-def of_this_machine(path: str | None = None, closed_for: tuple[str, ...] | None = None) -> View:
+def of_this_machine(path: str | None = None, closed_for: tuple[str, ...] | None = None, data: tuple[str, ...] = ()) -> View:
     """Return what jobs of this machine see; `path` is the PATH whose programs stay visible where they lie in a home.
 
+    `data`: folders of the server that lie in a checkout, perhaps: tools would look for their settings up to there, and it may hold the server's own.
     `closed_for`: folders of the server that jobs with users of their own see parts of. What such a user could not walk through on the way to them, or to the
     tools, is replaced by an empty folder that it can; None: jobs are the server's user.
     """
@@ -92,6 +102,8 @@ def of_this_machine(path: str | None = None, closed_for: tuple[str, ...] | None 
     folders = [f for f in _PRIVATE_FOLDERS if os.path.isdir(f) and not os.path.islink(f)]
     if home.count("/") > 1 and os.path.isdir(home) and not _within(home, [*folders, *_NO_HOMES]):
         folders.append(home)
+    for place in data:
+        folders += [f for f in _checkout_above(place) if not _within(f, [*folders, *_A_JOBS_OWN])]
     wanted = [sys.prefix, sys.base_prefix, os.environ.get("PYENV_ROOT", ""), *(f"{home}/{t}" for t in _TOOLS_AT_HOME)]
     wanted += [_program_folder(entry, home) for entry in (path if path is not None else os.environ.get("PATH", "")).split(os.pathsep)]
     if closed_for is not None:
@@ -101,6 +113,16 @@ def of_this_machine(path: str | None = None, closed_for: tuple[str, ...] | None 
     covered = [*folders, *_A_JOBS_OWN]
     tools = [t for t in dict.fromkeys(wanted) if t and t != home and t not in covered and _within(t, covered) and os.path.exists(t)]
     return View(tuple(folders), tuple(files), tuple(tools))
+
+
+def _checkout_above(place: str) -> list[str]:
+    """Return the folder nearest to the root that looks like a checkout and holds a place; none that stands in the root itself, such as /opt."""
+    at = ""
+    for name in place.strip("/").split("/")[:-1]:
+        at += f"/{name}"
+        if at.count("/") > 1 and any(os.path.exists(f"{at}/{mark}") for mark in _CHECKOUT):
+            return [at]
+    return []
 
 
 def _closed_above(place: str) -> list[str]:
