@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 
 from trunkline import __version__
+from trunkline.kit.ids import draft
 from trunkline.wiring.places import cache_root
 
 _REFS = ("HEAD", "config", "packed-refs", "refs/heads/main", "refs/heads/master", "refs/remotes/origin/HEAD")
@@ -50,10 +51,10 @@ def keep(words: list[str], files: Iterable[str], told: str) -> None:
         if any("\n" in line for line in lines):
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        draft = f"{path}.{os.getpid()}"
-        with open(draft, "w", encoding="utf-8", errors="surrogateescape") as f:
+        written = draft(path)
+        with open(written, "w", encoding="utf-8", errors="surrogateescape") as f:
             f.write("\n".join(lines) + "\n--\n" + told)
-        os.replace(draft, path)
+        os.replace(written, path)
     except (OSError, ValueError):
         return
 

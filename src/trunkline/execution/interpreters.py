@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 
 from trunkline.kit import processes
+from trunkline.kit.ids import draft
 from trunkline.kit.record import record
 from trunkline.model.errors import OutsideError
 
@@ -83,10 +84,10 @@ def default_interpreter(kept: str = "") -> Interpreter:
     found = _asked()
     if kept and asked:
         os.makedirs(os.path.dirname(kept), exist_ok=True)
-        draft = f"{kept}.{os.getpid()}"
-        with open(draft, "wb") as f:
+        written = draft(kept)
+        with open(written, "wb") as f:
             f.write(marshal.dumps((asked, found.path, found.version)))
-        os.replace(draft, kept)
+        os.replace(written, kept)
     return found
 
 

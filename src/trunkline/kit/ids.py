@@ -13,6 +13,11 @@ def token(prefix: str) -> str:
     return prefix + os.urandom(20).hex()
 
 
+def draft(path: str) -> str:
+    """Return a name beside a path that no other thread or process has: what is written there takes its place whole."""
+    return f"{path}.{os.urandom(8).hex()}.draft"
+
+
 def digest(*parts: str | bytes) -> str:
     """Return the BLAKE2b-256 digest of the parts, each with its length so that no two lists of parts collide."""
     total = blake2b(digest_size=32)

@@ -8,6 +8,7 @@ import pickle
 import sys
 
 from trunkline import __version__
+from trunkline.kit.ids import draft
 from trunkline.model.diagnostics import Diagnostic
 from trunkline.model.pipelines import Pipeline
 
@@ -53,9 +54,9 @@ def save(path: str, key: str, root: str, pipeline: Pipeline, diagnostics: tuple[
     """Keep a pipeline; a disk that refuses is no reason to fail."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        draft = f"{path}.{os.getpid()}"
-        with open(draft, "wb") as f:
+        written = draft(path)
+        with open(written, "wb") as f:
             pickle.dump((__version__, key, state_of(root, pipeline.files), pipeline, diagnostics), f, protocol=5)
-        os.replace(draft, path)
+        os.replace(written, path)
     except (OSError, RecursionError):
         return

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,20 @@ def test_a_wrapper_with_rules_of_its_own_is_asked_each_time(tmp_path: Path, monk
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     interpreters.default_interpreter(str(tmp_path / "kept"))
     assert not (tmp_path / "kept").exists()
+
+
+def test_jobs_that_ask_at_the_same_time_all_get_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking, together = interpreters._asked, threading.Barrier(16)
+
+    def asked() -> interpreters.Interpreter:
+        found = asking()
+        together.wait(30)
+        return found
+
+    monkeypatch.setattr(interpreters, "_asked", asked)
+    kept = str(tmp_path / "python3")
+    with ThreadPoolExecutor(16) as pool:
+        (answer,) = set(pool.map(lambda _: interpreters.default_interpreter(kept), range(16)))
+
+    assert interpreters.default_interpreter(kept) == answer
+    assert os.listdir(tmp_path) == ["python3"]

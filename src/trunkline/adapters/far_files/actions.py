@@ -5,7 +5,7 @@ import re
 import time
 
 from trunkline.kit import processes, trees
-from trunkline.kit.ids import digest
+from trunkline.kit.ids import digest, draft
 from trunkline.model.errors import ConfigError, OutsideError
 
 FORGE = "https://github.com"
@@ -89,16 +89,16 @@ class ActionSource:
             code, _ = processes.output(["git", "fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, wanted], env=env)
             if code == 0:
                 break
-        draft = f"{folder}.{os.getpid()}.draft"
-        os.makedirs(draft, exist_ok=True)
-        index = {**env, "GIT_INDEX_FILE": f"{draft}.index", "GIT_WORK_TREE": draft}
+        made = draft(folder)
+        os.makedirs(made, exist_ok=True)
+        index = {**env, "GIT_INDEX_FILE": f"{made}.index", "GIT_WORK_TREE": made}
         code, _ = processes.output(["git", "read-tree", "--reset", "-u", commit], env=index)
-        if os.path.exists(f"{draft}.index"):
-            os.unlink(f"{draft}.index")
+        if os.path.exists(f"{made}.index"):
+            os.unlink(f"{made}.index")
         if code:
-            trees.remove(draft)
+            trees.remove(made)
             raise OutsideError(f"the commit {commit[:12]} of {name} can't be fetched from {url}", "git fetch shows why")
         try:
-            os.rename(draft, folder)
+            os.rename(made, folder)
         except OSError:
-            trees.remove(draft)  # somebody else was quicker
+            trees.remove(made)  # somebody else was quicker
