@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.conftest import git
 
 from trunkline.adapters.dialects.gitlab.templates import TEMPLATES
 from trunkline.adapters.far_files import remote
+from trunkline.adapters.far_files.actions import ActionSource
 from trunkline.adapters.far_files.git import Remotes, Repositories, sibling
 from trunkline.adapters.far_files.remote import fetch
 from trunkline.model.errors import ConfigError, OutsideError
@@ -265,3 +267,26 @@ def test_a_component_may_have_a_folder_of_its_own() -> None:
 )
 def test_components_that_are_not_there(address: str, said: str) -> None:
     assert any(said in d.message for d in compiled(f"include: [{{component: {address}}}]\na: {{script: x}}", _Here()).errors)
+
+
+def test_jobs_that_want_an_action_at_the_same_time_all_get_it(tmp_path: Path) -> None:
+    origin = tmp_path / "mirror" / "owner" / "name"
+    origin.mkdir(parents=True)
+    for number in range(200):
+        (origin / f"file{number}").write_text(f"content {number}\n" * 100)
+    git(origin, "init", "--quiet", "--initial-branch=main")
+    git(origin, "add", "--all")
+    git(origin, "commit", "--quiet", "--message", "An action")
+    source = ActionSource(str(tmp_path / "cache"), str(tmp_path / "mirror"))
+    together = threading.Barrier(8)
+
+    def fetched(_: int) -> tuple[str, int]:
+        together.wait(30)
+        folder = source.fetch("owner/name", "main")
+        return folder, len(list(Path(folder).iterdir()))
+
+    with ThreadPoolExecutor(8) as pool:
+        ((folder, count),) = set(pool.map(fetched, range(8)))
+
+    assert count == 200
+    assert [p.name for p in Path(folder).parent.iterdir()] == [Path(folder).name]

@@ -1,5 +1,6 @@
 """Actions of other repositories: fetched once for each commit, from the forge or from a folder of mirrors (`OWNER/NAME` or `OWNER/NAME.git` below it)."""
 
+import fcntl
 import os
 import re
 import time
@@ -55,8 +56,10 @@ class ActionSource:
                 "set TRUNKLINE_ACTIONS to a folder with mirrors of the actions that you use",
             )
         os.makedirs(os.path.dirname(stamp), exist_ok=True)
-        with open(stamp, "w", encoding="ascii") as f:
+        written = draft(stamp)
+        with open(written, "w", encoding="ascii") as f:
             f.write(found)
+        os.replace(written, stamp)
         return found
 
     def fetch(self, name: str, ref: str, pinned: str = "") -> str:
@@ -74,31 +77,33 @@ class ActionSource:
             )
         folder = self._folder(name, commit)
         if not os.path.isdir(folder):
-            self._unpack(name, commit, ref, folder)
+            url = self.url(name)
+            git_dir = os.path.join(self.cache, "git", digest(url)[:16])
+            os.makedirs(os.path.dirname(git_dir), exist_ok=True)
+            with open(f"{git_dir}.lock", "ab") as turn:  # git does not fetch twice at a time into one repository
+                fcntl.flock(turn, fcntl.LOCK_EX)
+                if not os.path.isdir(folder):
+                    _unpack(url, git_dir, commit, ref, folder)
         return folder
 
     def _folder(self, name: str, commit: str) -> str:
         return os.path.join(self.cache, name.lower().replace("/", "--"), commit)
 
-    def _unpack(self, name: str, commit: str, ref: str, folder: str) -> None:
-        url = self.url(name)
-        git_dir = os.path.join(self.cache, "git", digest(url)[:16])
-        env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_DIR": git_dir}
-        processes.output(["git", "init", "--quiet", "--bare", git_dir], env={**os.environ})
-        for wanted in (commit, ref):
-            code, _ = processes.output(["git", "fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, wanted], env=env)
-            if code == 0:
-                break
-        made = draft(folder)
-        os.makedirs(made, exist_ok=True)
-        index = {**env, "GIT_INDEX_FILE": f"{made}.index", "GIT_WORK_TREE": made}
-        code, _ = processes.output(["git", "read-tree", "--reset", "-u", commit], env=index)
-        if os.path.exists(f"{made}.index"):
-            os.unlink(f"{made}.index")
-        if code:
-            trees.remove(made)
-            raise OutsideError(f"the commit {commit[:12]} of {name} can't be fetched from {url}", "git fetch shows why")
-        try:
-            os.rename(made, folder)
-        except OSError:
-            trees.remove(made)  # somebody else was quicker
+
+def _unpack(url: str, git_dir: str, commit: str, ref: str, folder: str) -> None:
+    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_DIR": git_dir}
+    processes.output(["git", "init", "--quiet", "--bare", git_dir], env={**os.environ})
+    for wanted in (commit, ref):
+        code, _ = processes.output(["git", "fetch", "--quiet", "--depth", "1", "--no-tags", "--", url, wanted], env=env)
+        if code == 0:
+            break
+    made = draft(folder)
+    os.makedirs(made)
+    index = {**env, "GIT_INDEX_FILE": f"{made}.index", "GIT_WORK_TREE": made}
+    code, _ = processes.output(["git", "read-tree", "--reset", "-u", commit], env=index)
+    if os.path.exists(f"{made}.index"):
+        os.unlink(f"{made}.index")
+    if code:
+        trees.remove(made)
+        raise OutsideError(f"the commit {commit[:12]} can't be fetched from {url}", "git fetch shows why")
+    os.rename(made, folder)
