@@ -57,7 +57,8 @@ def _standing(run: Run, job: JobRun, waits_for: Callable[[Run, JobRun], str] | N
     match job.status:
         case Status.CREATED:
             waiting = [j.name for j in before if not j.status.is_final]
-            lines.append("it waits for " + ", ".join(waiting[:10]))
+            if waiting:  # (none in a plan that nobody runs)
+                lines.append("it waits for " + ", ".join(waiting[:10]))
         case Status.QUEUED:
             lines.append(waits_for(run, job) if waits_for is not None else "it waits for a free runner")
         case Status.MANUAL:
