@@ -131,6 +131,7 @@ def test_why_names_the_rule_the_line_and_the_values() -> None:
     assert answer is not None
     assert answer.place == ".gitlab-ci.yml:5"
     assert dict(answer.values) == {"$CI_COMMIT_TAG": "not set", "$CI_COMMIT_BRANCH": "'main'"}
+    assert answer.more == ("it waits for no other job",)
     refused = explain(result.decisions, result.run, "other")
     assert refused is not None
     assert "branch main is not among tags" in refused.sentence
