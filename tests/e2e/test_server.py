@@ -354,3 +354,15 @@ def test_a_schedule_that_was_due_while_the_server_was_away_is_run_once(server: S
     assert schedule("remove", "1").stdout == "removed 1\n"
     assert "no schedules" in schedule().stdout
     assert schedule("remove", "1").returncode == 2
+
+
+def test_data_that_lie_in_a_checkout_are_no_part_of_it(tmp_path: Path) -> None:
+    """As they do where somebody starts a server in their project, as the README does."""
+    folder = project(tmp_path / "p", "job: {script: [pytest]}\n")
+    server = Server(folder / "trunkline-data")
+    try:
+        server.start()
+        (folder / "server.log").unlink()
+        assert git(folder, "status", "--porcelain") == ""
+    finally:
+        server.stop()

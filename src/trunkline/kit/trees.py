@@ -126,6 +126,15 @@ def read_below(root: str, path: str) -> str | None:
         return None
 
 
+def make_unseen(folder: str) -> None:
+    """Make a folder of ours, if it is not there, that git leaves out where it lies in somebody's checkout (gitignore(5))."""
+    if os.path.isdir(folder):
+        return
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with open(f"{folder}/.gitignore", "w", encoding="ascii") as f:
+        f.write("*\n")
+
+
 def text_of(path: str) -> str:
     """Return what stands in a file, "" where there is none. Bytes that are no UTF-8 come through a later write as they were."""
     try:

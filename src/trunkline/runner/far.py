@@ -411,6 +411,7 @@ def system_id(folder: str) -> str:
 
 def folders(folder: str) -> Folders:
     """Return where a runner keeps things."""
+    trees.make_unseen(folder)
     for name in ("work", "caches", "environments", "artifacts", "jobs", "downloads"):
         os.makedirs(f"{folder}/{name}", exist_ok=True)
     return Folders(f"{folder}/work", f"{folder}/caches", f"{folder}/environments", f"{folder}/artifacts", f"{folder}/downloads")

@@ -82,7 +82,7 @@ class House:
     def __init__(self, settings: Settings, make_runner: Callable[[Workshop, int], JobRunner]) -> None:
         self.settings = settings
         self.data = os.path.abspath(settings.data)
-        os.makedirs(self.data, mode=0o700, exist_ok=True)
+        trees.make_unseen(self.data)
         self.lock = self._only_one()
         self.peers = builtin.peers(settings)
         self.shared = os.path.abspath(settings.shared) if settings.shared else self.data
